@@ -3,19 +3,20 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from server.errors import BadArtifact
 from server.inference.comparison import COMPARISONS, SUMMARY
-from server.inference.kernels.choice import KERNELS, encoders_of
+from server.inference.kernels.choice import KERNELS, Encoders, encoders_of
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.inference.speed import measured_rate
 from server.inference.tokenizer import Tokenizer
 from server.messages.message import Message
 from server.system import hugepages
-from server.types import Ids, Vectors
+from server.types import Encoder, Ids, Vectors
 
 DISAGREE = "they give other results than its self-test ({measure} {agreement:.4f})"
 
@@ -44,26 +45,30 @@ class Model:
         self.comparison = COMPARISONS[self.manifest.task]
         with _loading(folder / TOKENIZER_FILE) as path:
             self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
-        self._open(folder, wide_threads, kernels=kernels)
-        if self.computed_by == KERNELS and not self.computes_the_same:
+        opened, (found, agreement) = self._opened(folder, wide_threads, kernels=kernels)
+        if opened.computed_by == KERNELS and agreement < self.comparison.same:
             # Whatever the reason: the standard graph is what was verified.
-            agreement = self.self_test_agreement
-            self._open(folder, wide_threads, kernels=False)
-            self.reason = Message(DISAGREE, measure=self.comparison.measure, agreement=agreement)
-            log.warning("%s: %s", self.name, self.reason.english)
+            reason = Message(DISAGREE, measure=self.comparison.measure, agreement=agreement)
+            log.warning("%s: %s", self.name, reason.english)
+            opened, (found, agreement) = self._opened(folder, wide_threads, kernels=False)
+            opened = replace(opened, reason=reason)
+        self.encoder, self.wide = opened.narrow, opened.wide
+        self.computed_by, self.reason = opened.computed_by, opened.reason
+        self.self_test_results, self.self_test_agreement = found, agreement
         hugepages.collapse()
         sample = self._self_test_ids()
         # Its text may be longer than those of the self-test.
         with _loading(folder / MODEL_FILE):
             self.rate = measured_rate(self.encoder, sample, self.manifest.text.max_tokens)
 
-    def _open(self, folder: Path, wide_threads: int, *, kernels: bool) -> None:
+    def _opened(
+        self, folder: Path, wide_threads: int, *, kernels: bool
+    ) -> tuple[Encoders, tuple[Vectors, float]]:
+        """Return the encoders, and what the self-test gives with them."""
         with _loading(folder / MODEL_FILE) as path:
             sample = self._self_test_ids()
             opened = encoders_of(path, self.manifest, wide_threads, sample, kernels=kernels)
-        self.encoder, self.wide = opened.narrow, opened.wide
-        self.computed_by, self.reason = opened.computed_by, opened.reason
-        self.self_test_results, self.self_test_agreement = self._self_test(folder)
+        return opened, self._self_test(folder, opened.narrow)
 
     @property
     def name(self) -> str:
@@ -87,10 +92,10 @@ class Model:
             [self.encoder.encode([row]) for row in self.tokenizer.encode(texts).ids]
         )
 
-    def _summaries(self, ids: Sequence[Ids]) -> Vectors:
+    def _summaries(self, encoder: Encoder, ids: Sequence[Ids]) -> Vectors:
         """Return the summary of each text's result, float32 (B, S)."""
         summary = self.comparison.summary
-        return np.array([summary(next(iter(self.encoder.encode([row])))) for row in ids])
+        return np.array([summary(next(iter(encoder.encode([row])))) for row in ids])
 
     def _self_test_ids(self) -> list[Ids]:
         tests = self.manifest.self_test
@@ -101,10 +106,10 @@ class Model:
             for test in tests
         ]
 
-    def _self_test(self, folder: Path) -> tuple[Vectors, float]:
+    def _self_test(self, folder: Path, encoder: Encoder) -> tuple[Vectors, float]:
         tests = self.manifest.self_test
         with _loading(folder / MODEL_FILE):
-            found = self._summaries(self._self_test_ids())
+            found = self._summaries(encoder, self._self_test_ids())
         width = SUMMARY if self.manifest.task == "sparse" else self.manifest.dimension
         sound = found.shape == (len(tests), width)
         sound = sound and {len(test.vector) for test in tests} == {width}

@@ -405,7 +405,7 @@ def test_missing_model_is_an_error_and_the_rest_is_told(run: Commands, tmp_path:
 def test_models_of_which_none_gives_vectors_are_a_warning(run: Commands, tmp_path: Path) -> None:
     scorer = write_toy_scorer(tmp_path / "scorer")
     said = reported(run, "--model", scorer, "--port", "0")["model"]
-    assert [each["level"] for each in said] == ["ok", "warning"]
+    assert [each["level"] for each in said] == ["ok", "ok", "warning"]
     assert said[1]["found"]["english"] == ONLY_RERANKERS[0].english
     both = (ARTIFACT, replace(ARTIFACT, fingerprint="s", task="score"))
     assert not found(replace(SOUND, artifacts=both), "model")

@@ -30,6 +30,7 @@ PROBLEMS = {
     1: "a token id that the model does not have",
     2: "a text of an impossible length",
     3: "no memory",
+    4: "more than 4,194,304 tokens in one batch",
 }
 MIDDLE = 128
 COLUMNS = 32

@@ -4,6 +4,7 @@
 #include "team.h"
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 typedef void (*work)(const member *me, const void *what);
 
@@ -14,6 +15,7 @@ typedef struct {
   pthread_cond_t news;
   unsigned batches; /* handed out so far */
   int hired;        /* threads beside the caller */
+  pid_t process;    /* whose threads they are: a fork has none of them */
   work work;
   const void *what;
 } crew;
@@ -62,10 +64,15 @@ static crew *hired(int size) {
     made->hired++;
   }
   made->team.size = made->hired + 1;
+  made->process = getpid();
   return made;
 }
 
-/* Work with the whole crew. The work's last step waits for all, so none uses `what` afterwards. */
+/* Take the crew for a batch, and return whether it was free. */
+static int taken(crew *crew) { return crew->process == getpid() && !pthread_mutex_trylock(&crew->busy); }
+static void released(crew *crew) { pthread_mutex_unlock(&crew->busy); }
+
+/* Work with the whole crew, which the caller has taken. The work's last step waits for all, so none uses `what` afterwards. */
 static void work_together(crew *crew, work work, const void *what) {
   pthread_mutex_lock(&crew->lock);
   crew->work = work;

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define EXPORTED __attribute__((visibility("default")))
-enum { DONE, UNKNOWN_TOKEN, WRONG_LENGTH, NO_MEMORY };
+enum { DONE, UNKNOWN_TOKEN, WRONG_LENGTH, NO_MEMORY, TOO_MANY };
 
 /* Everything that one batch needs besides the network and its own tokens. */
 typedef struct {
@@ -174,39 +174,53 @@ static void run(const member *me, const void *what) {
   const task *of = what;
   const batch *b = &of->batch;
   const network *net = b->net;
+  int whole = net->layers;
+  while (whole && net->layer[whole - 1].first_only) whole--;
   embed(me, b, of->ids);
-  for (int i = 0; i < net->layers && !net->layer[i].first_only; i++) run_layer(me, b, &net->layer[i]);
+  for (int i = 0; i < whole; i++) run_layer(me, b, &net->layer[i]);
+  /* subtle: the caller may be done and have freed the network, so the others read nothing of it any more. */
   if (me->index) return;
   const layer *last = &net->layer[net->layers - 1];
   if (last->first_only) run_first_rows(b, last);
   pool(b, last->first_only ? b->first : 0, of->vectors);
 }
 
-/* Memory of a thread, kept from batch to batch up to KEPT bytes. */
+/* Memory of a thread, kept from batch to batch up to KEPT bytes, and freed when the thread ends. */
 #define KEPT ((size_t)64 << 20)
+#define PAGE ((size_t)4096)
 static __thread uint8_t *memory;
 static __thread size_t memory_size;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t at_end;
+
+static void make_key(void) { pthread_key_create(&at_end, free); }
+
+/* Exchange this thread's memory for so many bytes; none for 0. */
+static void keep(size_t bytes) {
+  pthread_once(&once, make_key);
+  free(memory);
+  memory = bytes ? aligned_alloc(64, bytes) : 0;
+  memory_size = memory ? bytes : 0;
+  pthread_setspecific(at_end, memory);
+}
 
 static uint8_t *memory_of(size_t bytes) {
-  if (bytes <= memory_size) return memory;
-  free(memory);
-  bytes = (bytes + 4095) / 4096 * 4096;
-  memory = aligned_alloc(64, bytes);
-  memory_size = memory ? bytes : 0;
+  if (bytes > memory_size) keep((bytes + PAGE - 1) / PAGE * PAGE);
   return memory;
 }
 
 static void give_back_much(void) {
-  if (memory_size <= KEPT) return;
-  free(memory);
-  memory = 0;
-  memory_size = 0;
+  if (memory_size > KEPT) keep(0);
 }
+
+/* Tokens of a batch: more take gigabytes, and places in it are 32-bit numbers. */
+#define MOST_ROWS (1 << 22)
 
 /* Return DONE, or what is wrong with a batch; fill in where its texts begin. */
 static int examine(batch *b, const int64_t *ids, int32_t *begins) {
   for (int text = 0; text < b->texts; text++) {
     if (b->lengths[text] < 1 || b->lengths[text] > b->net->positions) return WRONG_LENGTH;
+    if (b->lengths[text] > MOST_ROWS - b->rows) return TOO_MANY;
     begins[text] = b->rows;
     b->rows += b->lengths[text];
     if (b->lengths[text] > b->longest) b->longest = b->lengths[text];
@@ -231,12 +245,13 @@ EXPORTED int32_t inkwell_network_size(void) { return (int32_t)(sizeof(network) +
 /* Compute vectors, float (texts, H), of token ids, one text after another; return DONE or what is wrong.
  * helpers: a crew that is free, or null; where another batch has it, the caller computes alone. */
 EXPORTED int32_t inkwell_encode(const network *net, crew *helpers, const int64_t *ids, const int32_t *lengths, int32_t texts, float *vectors) {
+  if (texts < 1) return DONE;
   int32_t *begins = malloc(sizeof(int32_t) * (size_t)texts);
   if (!begins) return NO_MEMORY;
   task what = {{.net = net, .lengths = lengths, .begins = begins, .texts = texts}, ids, vectors};
   int status = examine(&what.batch, ids, begins);
   if (!status) {
-    int together = helpers && !pthread_mutex_trylock(&helpers->busy), members = together ? helpers->team.size : 1;
+    int together = helpers && taken(helpers), members = together ? helpers->team.size : 1;
     uint8_t *from = memory_of((size_t)divide_memory(&what.batch, members, 0));
     if (from) {
       divide_memory(&what.batch, members, from);
@@ -249,7 +264,7 @@ EXPORTED int32_t inkwell_encode(const network *net, crew *helpers, const int64_t
       give_back_much();
     } else
       status = NO_MEMORY;
-    if (together) pthread_mutex_unlock(&helpers->busy);
+    if (together) released(helpers);
   }
   free(begins);
   return status;
