@@ -107,15 +107,11 @@ class Nodes:
         return tensor
 
     def floats(self, name: str, size: int) -> Vectors:
-        """Return a constant as float32 (size); a single number is repeated."""
-        tensor = self.tensors.get(name)
-        single = tensor is not None and tensor.shape in ((), (1,))
-        values = self.constant(name, np.float32, *(() if tensor is None else (-1,) * tensor.ndim))
-        if not single and values.shape != (size,):
-            raise NotReadable(f"{name} has the shape {values.shape}")
+        """Return a constant float32 (size)."""
+        values = self.constant(name, np.float32, size)
         if not np.isfinite(values).all():
             raise NotReadable(f"{name} has numbers that are not finite")
-        return np.broadcast_to(values.reshape(-1), (size,)).astype(np.float32)
+        return values
 
     def number(self, name: str, kind: type[np.generic]) -> float:
         """Return a constant that is a single number; a step must be above 0."""
