@@ -167,6 +167,8 @@ class Network:
 
         texts: int64 (T,) arrays of any lengths. threads: how many compute them together.
         """
+        if not texts:
+            raise ValueError("a batch has at least one text")
         crew = crew_of(self._library, threads) if threads > 1 else None
         ids = np.ascontiguousarray(np.concatenate(texts), np.int64)
         lengths = np.array([len(each) for each in texts], np.int32)
