@@ -105,7 +105,7 @@ static void run_layer(const member *me, const batch *b, const layer *l) {
   product_onto(me, &l->out, b->read, b->rows, b->x);
   normalise(me, &l->after_attention, b->x, b->rows, hidden, b->read);
   feed_forward(me, l, b->read, b->rows, b->active, b->x);
-  normalise(me, &l->after_feed, b->x, b->rows, hidden, l->after_feed.read_weight ? b->read : 0);
+  normalise(me, &l->after_feed, b->x, b->rows, hidden, b->read);
 }
 
 /* The last layer, for the first row of each text: it needs no keys and values of the others, see

@@ -29,9 +29,10 @@ static void quantise(const float *from, int rows, int width, int stride, const q
   }
 }
 
-/* Layer norm of rows in place; with `read` also the bytes that the next product reads. */
+/* Layer norm of rows in place; to `read` also the bytes that the next product reads, where one does. */
 static void normalise(const member *me, const norm *by, float *rows_of, int rows, int width, uint8_t *read) {
   range mine = share_of(me, rows);
+  if (!by->read_weight) read = 0;
   for (int row = mine.begin; row < mine.end; row++) {
     float *values = rows_of + (size_t)row * width;
     floats total = all(0), squares = all(0);
