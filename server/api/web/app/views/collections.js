@@ -83,7 +83,7 @@ export function mount(root, shell) {
     const found = [];
     if (stats.reindexing) found.push(h("p.dim", {}, t("collections.reindexing", stats.reindexing), h("span.bar", {}, h("span", { style: { width: percent(stats.reindexing.done / Math.max(1, stats.reindexing.total)) } }))));
     if (stats.reindex_error) found.push(h("p.bad", {}, t("collections.reindex.error", { message: stats.reindex_error })));
-    if (stats.agreement !== null && stats.agreement < 0.9999) found.push(h("p.warning", {}, t("collections.agreement", { cosine: number(stats.agreement, 4) })));
+    if (stats.agreement !== null && stats.agreement < 0.999) found.push(h("p.warning", {}, t("collections.agreement", { cosine: number(stats.agreement, 4) })));
     return found;
   }
 
