@@ -11,7 +11,7 @@ from server.inference.manifest import Manifest
 from server.inference.speed import measured_rate
 from server.messages.message import Message
 from server.system.cpu import cpu_features
-from server.types import Encoder, Ids
+from server.types import Ids, VectorEncoder
 
 KERNELS, RUNTIME = "kernels", "onnxruntime"
 # ONNX Runtime has kernels for it that may be faster than ours, which do not use it.
@@ -25,8 +25,8 @@ class Encoders:
     computed_by: KERNELS or RUNTIME. reason: why it is not the kernels; None where it is.
     """
 
-    narrow: Encoder
-    wide: Encoder | None
+    narrow: VectorEncoder
+    wide: VectorEncoder | None
     computed_by: str
     reason: Message | None = None
 

@@ -1,6 +1,7 @@
 """Toy networks that the kernels know, and the shipped model with them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,11 @@ from server.inference.kernels.library import Network, NoKernels
 from server.inference.manifest import MODEL_FILE
 from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
-ROOT = Path(__file__).parents[3]
 
-
-def exported(folder: Path, *, texts: int = 40, longest: int = 40, **checkpoint: object) -> Path:
+def exported(folder: Path, *, texts: int = 40, longest: int = 40, **checkpoint: Any) -> Path:
     """Return the int8 artifact of a toy checkpoint with these sizes."""
     settings = Settings(
-        source=str(write_toy_checkpoint(folder / "toy", **checkpoint)),  # type: ignore[arg-type]
+        source=str(write_toy_checkpoint(folder / "toy", **checkpoint)),
         out=folder / "artifact",
         calibration=write_toy_texts(folder / "calibration.txt", texts, longest=longest),
         verify_texts=write_toy_texts(folder / "verification.txt", 10, seed=1),
@@ -39,20 +38,17 @@ def opened(artifact: Path) -> Network:
 @pytest.fixture(scope="session")
 def cls_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three layers of two heads; the last computes first rows, and attention of 128 tokens is in bytes."""
+    folder = tmp_path_factory.mktemp("cls")
     return exported(
-        tmp_path_factory.mktemp("cls"),
-        **{"layers": 3, "hidden": 64, "heads": 2, "intermediate": 128, "max_tokens": 512},
-        longest=300,
+        folder, longest=300, layers=3, hidden=64, heads=2, intermediate=128, max_tokens=512
     )
 
 
 @pytest.fixture(scope="session")
 def mean_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The mean of all rows, which is not normalised."""
-    return exported(
-        tmp_path_factory.mktemp("mean"),
-        **{"hidden": 64, "heads": 1, "intermediate": 256, "pooling": "mean", "normalize": False},
-    )
+    folder = tmp_path_factory.mktemp("mean")
+    return exported(folder, hidden=64, heads=1, intermediate=256, pooling="mean", normalize=False)
 
 
 @pytest.fixture(scope="session")

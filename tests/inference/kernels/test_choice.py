@@ -13,6 +13,7 @@ from server.config import Config, ModelPlace, ModelPlaces
 from server.inference import registry
 from server.inference.kernels import choice, library, sources
 from server.inference.kernels.choice import KERNELS, RUNTIME
+from server.inference.kernels.encoder import open_network
 from server.inference.kernels.library import open_library
 from server.inference.model import Model
 from server.messages.message import chinese_of
@@ -98,8 +99,7 @@ def test_library_of_other_sources_is_told(
 def test_kernels_that_give_other_results_than_the_self_test_are_not_used(
     cls_artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a fault of theirs would show: here, a scale that only they read is another one."""
-    read = choice.open_network
+    """As a fault of theirs would show: here, a bias that only they read is another one."""
 
     def wrong(path: Path, folder: Path = cls_artifact) -> object:
         model = onnx.load(path)
@@ -110,7 +110,7 @@ def test_kernels_that_give_other_results_than_the_self_test_are_not_used(
                 tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         changed = folder.parent / "changed.onnx"
         onnx.save(model, changed)
-        return read(changed)
+        return open_network(changed)
 
     monkeypatch.setattr(choice, "open_network", wrong)
     model = Model(cls_artifact)

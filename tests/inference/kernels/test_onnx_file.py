@@ -137,7 +137,7 @@ def field(number: int, content: bytes) -> bytes:
 def tensor(**values: object) -> TensorProto:
     made = numpy_helper.from_array(np.zeros(2, np.float32), "t")
     for name, value in values.items():
-        made.ClearField(name)  # type: ignore[arg-type]
+        made.ClearField(name)
         getattr(made, name).extend(value) if isinstance(value, list) else setattr(made, name, value)
     return made
 

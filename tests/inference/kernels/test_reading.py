@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Change(NamedTuple):
     """One change of a graph. what: for the message of a test that fails."""
 
     what: str
-    make: Callable[[], None]
+    make: Callable[[], object]
 
 
 def graphs_of(graph: GraphProto, *, outermost: bool = True) -> Iterator[GraphProto]:
@@ -54,7 +55,7 @@ def changes(model: ModelProto) -> Iterator[Change]:
             if tensor.name in read:
                 yield from changes_of_tensor(tensor)
     for opset in model.opset_import:
-        yield Change(f"opset {opset.domain}", lambda o=opset: setattr(o, "version", o.version + 1))
+        yield Change(f"opset {opset.domain}", partial(setattr, opset, "version", opset.version + 1))
 
 
 def changes_of_order(graph: GraphProto) -> Iterator[Change]:
@@ -65,41 +66,37 @@ def changes_of_order(graph: GraphProto) -> Iterator[Change]:
         graph.node.extend(nodes)
 
     for place, node in enumerate(graph.node):
-        yield Change(f"without {node.op_type} {node.output[0]}", lambda p=place: graph.node.pop(p))
+        yield Change(f"without {node.op_type} {node.output[0]}", partial(graph.node.pop, place))
         twice = helper.make_node("Neg", [node.output[0]], [f"{node.output[0]}.more"])
-        yield Change(
-            f"more after {node.output[0]}", lambda p=place, n=twice: graph.node.insert(p + 1, n)
-        )
+        yield Change(f"more after {node.output[0]}", partial(graph.node.insert, place + 1, twice))
         if place + 1 < len(graph.node):
-            yield Change(f"{node.output[0]} after the next", lambda p=place: swap(p))
+            yield Change(f"{node.output[0]} after the next", partial(swap, place))
     for output in graph.output:
         for node in graph.node:
             other = node.output[0]
             if other != output.name:
-                yield Change(
-                    f"{other} for a result", lambda o=output, n=other: setattr(o, "name", n)
-                )
+                yield Change(f"{other} for a result", partial(setattr, output, "name", other))
 
 
 def changes_of_node(graph: GraphProto, node: NodeProto) -> Iterator[Change]:
     name = node.output[0]
     tensors = [*(each.name for each in graph.initializer), *(each.output[0] for each in graph.node)]
     generator = random.Random(name)
-    yield Change(f"domain of {name}", lambda: setattr(node, "domain", "elsewhere"))
+    yield Change(f"domain of {name}", partial(setattr, node, "domain", "elsewhere"))
     for kind in ("Abs", "Relu", "Tanh"):
-        yield Change(f"{kind} for {name}", lambda k=kind: setattr(node, "op_type", k))
+        yield Change(f"{kind} for {name}", partial(setattr, node, "op_type", kind))
     for place, read in enumerate(node.input):
         others = [each for each in (*node.input, *tensors, "") if each not in (read, name)]
         for other in generator.sample(others, min(3, len(others))):
             yield Change(
                 f"{other or 'nothing'} for {read} in {name}",
-                lambda p=place, o=other: node.input.__setitem__(p, o),
+                partial(node.input.__setitem__, place, other),
             )
-        yield Change(f"{name} without {read}", lambda p=place: node.input.pop(p))
-    yield Change(f"{name} reads more", lambda: node.input.append(node.input[0]))
+        yield Change(f"{name} without {read}", partial(node.input.pop, place))
+    yield Change(f"{name} reads more", partial(node.input.append, node.input[0]))
     yield Change(
         f"{name} has another attribute",
-        lambda: node.attribute.append(helper.make_attribute("k", 1)),
+        partial(node.attribute.append, helper.make_attribute("k", 1)),
     )
     for attribute in node.attribute:
         if attribute.type != AttributeProto.GRAPH:
@@ -108,7 +105,7 @@ def changes_of_node(graph: GraphProto, node: NodeProto) -> Iterator[Change]:
 
 def changes_of_attribute(node: NodeProto, attribute: AttributeProto) -> Iterator[Change]:
     name = f"{attribute.name} of {node.output[0]}"
-    yield Change(f"without {name}", lambda: node.attribute.remove(attribute))
+    yield Change(f"without {name}", partial(node.attribute.remove, attribute))
     others: dict[int, list[object]] = {
         AttributeProto.FLOAT: [attribute.f * 2, 0.5, -1.0, "text", 1],
         AttributeProto.INT: [attribute.i + 1, attribute.i - 1, 0, -attribute.i, 2.5, "text"],
@@ -118,7 +115,7 @@ def changes_of_attribute(node: NodeProto, attribute: AttributeProto) -> Iterator
     for value in others[attribute.type]:
         made = helper.make_attribute(attribute.name, value)
         if made != attribute:
-            yield Change(f"{name} is {value}", lambda m=made: attribute.CopyFrom(m))
+            yield Change(f"{name} is {value}", partial(attribute.CopyFrom, made))
 
 
 def changes_of_tensor(tensor: onnx.TensorProto) -> Iterator[Change]:
@@ -138,7 +135,7 @@ def changes_of_tensor(tensor: onnx.TensorProto) -> Iterator[Change]:
     for what, other in others.items():
         made = numpy_helper.from_array(np.ascontiguousarray(other), tensor.name)
         if made != tensor:
-            yield Change(f"{tensor.name} is {what}", lambda m=made: tensor.CopyFrom(m))
+            yield Change(f"{tensor.name} is {what}", partial(tensor.CopyFrom, made))
 
 
 def texts(vocabulary: int, longest: int) -> list[Ids]:
