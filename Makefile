@@ -10,6 +10,7 @@ JAVASCRIPT := tests/clients/js
 PAGE := tests/web/js
 RUN := $(VENV)/bin/python
 KERNELS := $(wildcard server/inference/kernels/source/*) server/inference/kernels/sources.py
+COMPILED := build/kernels.done
 # make itself sets CC where the caller does not.
 COMPILE = $(RUN) -m server.inference.kernels.compiler $(if $(filter-out default undefined,$(origin CC)),--compiler '$(CC)')
 MODEL := models/bge-small-zh-v1.5
@@ -40,7 +41,7 @@ help: ## list the targets
 
 # --no-deps: the locks are complete, and pip would otherwise look for newer releases of packages that
 # another one names with an extra, and refuse them for want of a hash.
-install: $(VENV)/run.done $(VENV)/kernels.done ## create .venv with the locked packages to export and serve, and compile the kernels where there is a C compiler
+install: $(VENV)/run.done $(COMPILED) ## create .venv with the locked packages to export and serve, and compile the kernels where there is a C compiler
 
 $(VENV)/run.done: locks/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo '$(call say,Python 3.11 or newer is needed: set PYTHON=...,需要 Python 3.11 或更新版本：请设置 PYTHON=...)'; exit 1; }
@@ -49,15 +50,15 @@ $(VENV)/run.done: locks/run.txt
 	@touch $@
 
 # Said once, not by every target: without a compiler ONNX Runtime computes the models.
-$(VENV)/kernels.done: $(VENV)/run.done $(KERNELS)
+$(COMPILED): $(VENV)/run.done $(KERNELS)
 	@$(COMPILE) || true
-	@touch $@
+	@mkdir -p $(@D) && touch $@
 
 kernels: $(VENV)/run.done ## compile the kernels, with CC if it is given; says why where that cannot be
 	@$(COMPILE)
-	@touch $(VENV)/kernels.done
+	@mkdir -p $(dir $(COMPILED)) && touch $(COMPILED)
 
-dev: $(VENV)/dev.done $(VENV)/kernels.done ## add the locked packages for tests and checks
+dev: $(VENV)/dev.done $(COMPILED) ## add the locked packages for tests and checks
 
 $(VENV)/dev.done: $(VENV)/run.done locks/dev.txt
 	$(call pip,--no-deps --require-hashes -r locks/dev.txt)
@@ -198,7 +199,7 @@ fix: dev ## format and apply lint fixes
 	$(RUN) -m ruff format .
 
 bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and quality (STS=pairs.tsv, BEIR=folder with questions and answers)
-	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
+	$(RUN) -m benchmarks.encode --model $(ARTIFACT) --kernels
 	$(RUN) -m benchmarks.lanes --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.startup --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
@@ -236,4 +237,4 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	npm install --prefix $(PAGE) --package-lock-only --no-audit --no-fund
 
 clean: ## remove environments, compiled kernels and exported artifacts, keep data
-	rm -rf $(VENV) server/inference/kernels/kernels.so $(CLIENTS) $(MANUAL) build/manual build/manual-source $(PACKED) $(JAVASCRIPT)/node_modules $(PAGE)/node_modules models/*/onnx-int8 models/*/onnx-fp32
+	rm -rf $(VENV) server/inference/kernels/kernels.so $(COMPILED) $(CLIENTS) $(MANUAL) build/manual build/manual-source $(PACKED) $(JAVASCRIPT)/node_modules $(PAGE)/node_modules models/*/onnx-int8 models/*/onnx-fp32
