@@ -1,5 +1,6 @@
 """What computes a model, and what is said of it: the kernels, or ONNX Runtime and why."""
 
+import _ctypes
 import logging
 import shutil
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_library_of_other_sources_is_told(
 ) -> None:
     shutil.copy(sources.LIBRARY, other_library)
     monkeypatch.setattr(library, "digest", lambda: "0" * 32)
+    check_runtime(Model(cls_artifact), "other sources")
+
+
+def test_library_that_is_not_of_the_kernels_is_told(
+    cls_artifact: Path, other_library: Path
+) -> None:
+    shutil.copy(_ctypes.__file__, other_library)
     check_runtime(Model(cls_artifact), "other sources")
 
 

@@ -86,7 +86,7 @@ def test_layers_of_real_sizes_agree_with_onnx_runtime(
     hidden: int, heads: int, tmp_path: Path
 ) -> None:
     sizes = {"hidden": hidden, "heads": heads, "intermediate": 4 * hidden, "max_tokens": 256}
-    artifact = exported(tmp_path, texts=6, longest=150, **sizes)
+    artifact = exported(tmp_path, texts=20, longest=40, **sizes)
     network, texts = opened(artifact), random_texts((1, 15, 40, 130, 200))
     found = alone(network, texts)
     assert row_cosines(found, by_runtime(artifact, texts)).min() > 0.999
