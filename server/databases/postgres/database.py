@@ -1,6 +1,7 @@
 """PostgreSQL with pgvector as a `VectorDatabase`."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from server.databases.address import Address
@@ -65,10 +66,13 @@ class PostgresDatabase:
 
     def put(self, info: Info, entries: Sequence[Entry]) -> None:
         for batch in writing.batches(entries):
-            self._write(lambda session, batch=batch: writing.put(session, info.name, batch))
+            self._write(partial(writing.put, name=info.name, entries=batch))
 
     def delete(self, info: Info, ids: Collection[str]) -> None:
-        self._write(lambda session: writing.delete(session, info.name, ids))
+        every = list(ids)
+        for at in range(0, len(every), writing.MOST_DOCUMENTS):
+            some = every[at : at + writing.MOST_DOCUMENTS]
+            self._write(partial(writing.delete, name=info.name, ids=some))
 
     def digests(self, info: Info, ids: Sequence[str]) -> dict[str, str]:
         return self._read(lambda session: reading.digests(session, info.name, ids))
@@ -87,9 +91,7 @@ class PostgresDatabase:
     def count(self, info: Info, filter: Filter | None) -> int:
         return self._read(lambda session: reading.count(session, info.name, filter))
 
-    def nearest(
-        self, info: Info, vector: Vectors, k: int, filter: Filter | None
-    ) -> list[FoundRow]:
+    def nearest(self, info: Info, vector: Vectors, k: int, filter: Filter | None) -> list[FoundRow]:
         def search(session: Session) -> list[FoundRow]:
             found = searching.nearest(session, info, vector, k, filter)
             return searching.detailed(session, info, found)

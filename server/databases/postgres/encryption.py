@@ -5,8 +5,12 @@ import ssl
 from server.databases.postgres.login import Login
 from server.errors import BadSettings
 
+# How a connection is encrypted; None for clear text. And what is raised where that fails.
+Tls = ssl.SSLContext | None
+TlsError = ssl.SSLError
 
-def context(login: Login) -> ssl.SSLContext | None:
+
+def context(login: Login) -> Tls:
     """Return the context of connections, None for clear text; raises BadSettings for a file that has none."""
     if login.encryption == "disable":
         return None

@@ -22,12 +22,9 @@ AWAY = frozenset(
 )
 # Of AWAY_CLASSES: the database was dropped; an extension's file is not there; too many parameters or columns.
 REFUSED = frozenset({"57P04", "58P01", "54000"})
-# The session is of no more use after these: the server ends it.
-ENDED = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "25P04"})
 NO_RIGHTS, NO_TABLE, NO_SCHEMA, NO_DATABASE = "42501", "42P01", "3F000", "3D000"
 WRONG_LOGIN = frozenset({"28000", "28P01"})
 DUPLICATE = "23505"
-NO_EXTENSION = frozenset({"0A000", "58P01"})
 
 
 def meaning(state: str) -> Meaning:
@@ -37,11 +34,6 @@ def meaning(state: str) -> Meaning:
     if state in REFUSED:
         return "refused"
     return "away" if state in AWAY or state[:2] in AWAY_CLASSES else "refused"
-
-
-def ends(state: str) -> bool:
-    """Return whether the session is over after this error."""
-    return state in ENDED or state.startswith("08")
 
 
 def advice(state: str, place: Mapping[str, str]) -> str:
@@ -62,5 +54,7 @@ def advice(state: str, place: Mapping[str, str]) -> str:
     if state in WRONG_LOGIN:
         return "; check the user in the address, the secret, and pg_hba.conf of the server"
     if state == DUPLICATE:
-        return "; labels of this write are there already, as after a restore of an older data folder"
+        return (
+            "; labels of this write are there already, as after a restore of an older data folder"
+        )
     return ""

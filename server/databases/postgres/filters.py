@@ -117,7 +117,11 @@ class Condition:
         """
         if key in RESERVED:
             column = BESIDE[key]
-            of_column = {"text": f"d.{column}", "head": f"d.{column}", "instant": f"d.{column}_instant"}
+            of_column = {
+                "text": f"d.{column}",
+                "head": f"d.{column}",
+                "instant": f"d.{column}_instant",
+            }
             # subtle: a comparison with null is null, and its opposite too; so null is asked for first.
             return f"(d.{column} IS NOT NULL AND COALESCE({test.format(**of_column)}, FALSE))"
         head = "CASE WHEN a.head IS NULL THEN a.text ELSE substring(a.text FROM 1 FOR a.head) END"
@@ -163,7 +167,9 @@ class Condition:
 
     def _compared(self, key: str, sign: str, value: SqlValue) -> str:
         if isinstance(value, str):
-            return self._having(key, f"a.kind = {WORD}", f"{{text}} {sign} {self._value(bytea(value))}::bytea")
+            return self._having(
+                key, f"a.kind = {WORD}", f"{{text}} {sign} {self._value(bytea(value))}::bytea"
+            )
         assert isinstance(value, int | float)
         bound = self._value(numeric(value))
         return self._having(key, f"a.kind = {NUMBER}", f"a.number {sign} {bound}::numeric")

@@ -49,7 +49,7 @@ def login(address: Address) -> Login:
     parts = urlsplit(address.target)
     host, user = parts.hostname or "", unquote(parts.username or "")
     database = unquote(parts.path.removeprefix("/")) or user
-    if not host or not user or "/" in database:
+    if not user or "/" in database:
         raise BadSettings(
             "the address {target} of a PostgreSQL database is not postgresql://USER@HOST:PORT/DATABASE",
             target=address.target,
@@ -71,7 +71,8 @@ def login(address: Address) -> Login:
         database,
         address.secret,
         cast(Encryption, encryption),
-        options.get("ca_file"),
+        # The second is what libpq calls it.
+        options.get("ca_file") or options.get("sslrootcert"),
         _sessions(options.get("sessions")),
         address.timeout_s,
     )

@@ -8,10 +8,10 @@ that waited for its time-out, does not run again: DatabaseAway says so, and the 
 
 import threading
 from collections.abc import Callable, Mapping
-from ssl import SSLContext
 from typing import TypeVar
 
 from server import clock
+from server.databases.postgres.encryption import Tls
 from server.databases.postgres.login import Login
 from server.databases.postgres.session import Conflict, Lost, Session
 from server.errors import DatabaseAway
@@ -29,7 +29,7 @@ RETRY_AFTER_S = 1
 class Pool:
     """Sessions of one login, for any thread."""
 
-    def __init__(self, login: Login, tls: SSLContext | None) -> None:
+    def __init__(self, login: Login, tls: Tls) -> None:
         self._login = login
         self._tls = tls
         self._free = threading.BoundedSemaphore(login.sessions)
@@ -92,9 +92,7 @@ class Pool:
                 return result
             finally:
                 self._give_back(session)
-        raise DatabaseAway(
-            f"{said}; tried {ATTEMPTS} times in a row", retry_after_s=RETRY_AFTER_S
-        )
+        raise DatabaseAway(f"{said}; tried {ATTEMPTS} times in a row", retry_after_s=RETRY_AFTER_S)
 
     def _taken(self) -> tuple[Session, bool]:
         """Return a session, and whether it is new."""

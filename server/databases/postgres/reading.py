@@ -7,7 +7,7 @@ from typing import Any
 from server.databases.database import Entry, Row
 from server.databases.postgres.filters import Condition
 from server.databases.postgres.literals import byteas, numbers, read_vector
-from server.databases.postgres.schema import quoted
+from server.databases.postgres.schema import MARK, quoted
 from server.databases.postgres.session import Session
 from server.store.filters.tree import Filter
 from server.store.records import Document, Span
@@ -32,7 +32,8 @@ def digests(session: Session, name: str, ids: Sequence[str]) -> dict[str, str]:
 def documents(session: Session, name: str, ids: Sequence[str]) -> dict[str, Document]:
     """Return the stored documents among these, whole, by id."""
     found = session.rows(
-        f"SELECT {WHOLE} FROM {quoted(name)}.documents d WHERE d.id = ANY ($1::bytea[])", byteas(ids)
+        f"SELECT {WHOLE} FROM {quoted(name)}.documents d WHERE d.id = ANY ($1::bytea[])",
+        byteas(ids),
     )
     return {row[1].decode(): document(*row[1:5]) for row in found}
 
@@ -71,7 +72,7 @@ def page(
     kept = Condition(quoted(name), (after, limit))
     found = session.rows(
         f"SELECT {WHOLE} FROM {quoted(name)}.documents d WHERE d.number > $1::bigint"
-        f" AND {_kept(kept, filter)} ORDER BY d.number LIMIT $2::bigint",
+        f" AND {'TRUE' if filter is None else kept.sql(filter)} ORDER BY d.number LIMIT $2::bigint",
         *kept.values,
     )
     return [(row[0], document(*row[1:5])) for row in found]
@@ -79,12 +80,10 @@ def page(
 
 def count(session: Session, name: str, filter: Filter | None) -> int:
     """Return how many documents there are, or how many a filter keeps."""
+    if filter is None:
+        return int(session.rows(f"SELECT documents FROM {quoted(name)}.{MARK}")[0][0])
     kept = Condition(quoted(name))
     rows: list[list[Any]] = session.rows(
-        f"SELECT count(*) FROM {quoted(name)}.documents d WHERE {_kept(kept, filter)}", *kept.values
+        f"SELECT count(*) FROM {quoted(name)}.documents d WHERE {kept.sql(filter)}", *kept.values
     )
     return int(rows[0][0])
-
-
-def _kept(condition: Condition, filter: Filter | None) -> str:
-    return "TRUE" if filter is None else condition.sql(filter)

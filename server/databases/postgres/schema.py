@@ -1,6 +1,6 @@
 """The tables of a collection: a schema of its own in the database, with the name of the collection.
 
-    inkwell_collection   one row: what the collection is, the version of its tables, and sums for BM25
+    inkwell_collection   one row: what the collection is, the version of its tables, and counts of the others
     documents            a row a document; metadata is the JSON text as it was given
     attributes           a row for each scalar of metadata, for filters; see `filters`
     chunks               a row a chunk: its characters and bytes in the document, and its vector
@@ -33,6 +33,7 @@ TABLES = """
 CREATE TABLE {schema}.inkwell_collection (
     version integer NOT NULL,
     info text NOT NULL,
+    documents bigint NOT NULL,
     chunks bigint NOT NULL,
     terms bigint NOT NULL,
     id boolean PRIMARY KEY DEFAULT true CHECK (id)
@@ -84,7 +85,9 @@ CREATE VIEW {schema}.readable AS SELECT number, {id} AS id, {title} AS title, {t
     FROM {schema}.documents;
 """
 # A text with NUL is none for PostgreSQL: the view leaves it out.
-READABLE = "CASE WHEN position('\\x00'::bytea IN {column}) = 0 THEN convert_from({column}, 'UTF8') END"
+READABLE = (
+    "CASE WHEN position('\\x00'::bytea IN {column}) = 0 THEN convert_from({column}, 'UTF8') END"
+)
 INDEX = """
 CREATE INDEX {name} ON {schema}.chunks USING hnsw ((direction::halfvec({dimension})) halfvec_ip_ops);
 """
@@ -206,7 +209,8 @@ def create(session: Session, info: Info) -> None:
         session.rows(f"CREATE SCHEMA {quoted(info.name)}")
         session.rows(tables(info))
         session.rows(
-            f"INSERT INTO {quoted(info.name)}.{MARK} (version, info, chunks, terms) VALUES ($1::integer, $2, 0, 0)",
+            f"INSERT INTO {quoted(info.name)}.{MARK} (version, info, documents, chunks, terms)"
+            " VALUES ($1::integer, $2, 0, 0, 0)",
             VERSION,
             described(info),
         )

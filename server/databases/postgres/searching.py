@@ -134,7 +134,11 @@ def _compared(
 ) -> list[Scored]:
     schema = quoted(info.name)
     kept = Condition(schema, (vector(query), k))
-    where = "" if filter is None else f"JOIN {schema}.documents d ON d.number = c.document WHERE {kept.sql(filter)}"
+    where = (
+        ""
+        if filter is None
+        else f"JOIN {schema}.documents d ON d.number = c.document WHERE {kept.sql(filter)}"
+    )
     # subtle: no index is on this expression, so all rows are read and sorted.
     return _scored(
         session,

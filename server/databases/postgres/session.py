@@ -6,7 +6,6 @@ server connections from transaction to transaction.
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ssl import SSLContext, SSLError
 from typing import Any
 
 from pg8000.exceptions import DatabaseError, InterfaceError
@@ -14,7 +13,9 @@ from pg8000.native import Connection
 
 from server import clock
 from server.databases.postgres import failures
+from server.databases.postgres.encryption import Tls, TlsError
 from server.databases.postgres.login import APPLICATION, Login
+from server.databases.postgres.tcp import connected
 from server.errors import DatabaseAway, DatabaseRefused, ServerError
 
 Value = str | int | None
@@ -28,10 +29,12 @@ RETRY_AFTER_S = 5
 # Bytes of a message of COPY.
 PIECE = 1 << 16
 SHOWN = 300
+# Severities of errors after which the server ends the session.
+ENDING = ("FATAL", "PANIC")
 
 
 class Lost(Exception):
-    """Raised where a session broke. late: it did not answer in time. ended: by the server, on purpose or not."""
+    """Raised where a session broke, in place of `away`. late: it did not answer in time."""
 
     def __init__(self, away: DatabaseAway, *, late: bool) -> None:
         super().__init__(away.message)
@@ -46,7 +49,7 @@ class Conflict(Exception):
 class Session:
     """An open connection. used_s: when it was last given back, by `clock.now`."""
 
-    def __init__(self, login: Login, tls: SSLContext | None) -> None:
+    def __init__(self, login: Login, tls: Tls) -> None:
         """Connect and log in; raises Lost or DatabaseRefused."""
         self._login = login
         self.used_s = clock.now()
@@ -55,11 +58,10 @@ class Session:
             self._connection = Connection(
                 login.user,
                 host=login.host,
-                port=login.port,
+                sock=connected(login, login.timeout_s + GRACE_S),
                 database=login.database,
                 password=login.secret or "",
                 ssl_context=False if tls is None else tls,
-                timeout=login.timeout_s + GRACE_S,
                 application_name=APPLICATION,
             )
 
@@ -73,8 +75,10 @@ class Session:
     def copy(self, table: str, columns: Sequence[str], lines: Iterable[str]) -> None:
         """Append rows to a table. table: quoted. lines: of `literals.line`."""
         sql = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+        # Before the statement begins: whatever a row is refused for must not leave it half sent.
+        pieces = list(_pieces(lines))
         with self._translated("write"):
-            self._connection.execute_unnamed(sql, stream=_pieces(lines))
+            self._connection.execute_unnamed(sql, stream=pieces)
 
     @contextlib.contextmanager
     def transaction(self, *, writes: bool, settings: Mapping[str, str]) -> Iterator[None]:
@@ -89,6 +93,8 @@ class Session:
             "statement_timeout": str(milliseconds),
             "lock_timeout": str(int(milliseconds * OF_LOCKS)),
             "idle_in_transaction_session_timeout": str(milliseconds * 2),
+            # Statements here are short, and some of long filters would take longer to compile than to run.
+            "jit": "off",
             **settings,
         }
         local = "".join(f"; SET LOCAL {name} = {value}" for name, value in known.items())
@@ -119,7 +125,7 @@ class Session:
             yield
         except DatabaseError as error:
             raise self._answered(error) from None
-        except SSLError as error:
+        except TlsError as error:
             self.is_broken = True
             raise DatabaseRefused(f"{self._login.place}: TLS failed: {_reason(error)}") from None
         except (InterfaceError, OSError) as error:
@@ -141,14 +147,13 @@ class Session:
         state = str(fields.get("C", ""))
         said = f"{self._login.place}: {str(fields.get('M', error))[:SHOWN]} ({state})"
         place = {"user": self._login.user, "database": self._login.database}
-        if failures.ends(state):
-            self.is_broken = True
-            return Lost(_away(said), late=False)
+        is_over = fields.get("V", fields.get("S")) in ENDING
+        self.is_broken |= is_over
         match failures.meaning(state):
             case "again":
                 return Conflict(said)
             case "away":
-                return _away(said)
+                return Lost(_away(said), late=False) if is_over else _away(said)
         return DatabaseRefused(said + failures.advice(state, place))
 
     def _unanswered(self, error: Exception) -> Exception:

@@ -34,8 +34,9 @@ CHUNKS = (
     "given",
 )
 TERMS = ("label", "occurrences", "chunk_terms", "term")
-# Chunks of a COPY: each adds to the index of vectors, and a statement has `timeout_s`.
-CHUNKS_AT_ONCE = 200
+# Chunks that a statement stores, and removes: each changes the index of vectors or hundreds of terms, and a statement
+# has `timeout_s`.
+CHUNKS_AT_ONCE, REMOVED_AT_ONCE = 200, 1_000
 # Documents and characters of a transaction; a document is never divided.
 MOST_DOCUMENTS, MOST_CHARACTERS, MOST_CHUNKS = 500, 4_000_000, 1_000
 # How far the length of a vector may be from 1 to count as a direction already.
@@ -85,18 +86,14 @@ def put(session: Session, name: str, entries: Sequence[Entry]) -> None:
     session.copy(
         f"{schema}.attributes",
         filters.COLUMNS,
-        (
-            line(row)
-            for entry in new
-            for row in filters.rows(entry.number, entry.document.metadata)
-        ),
+        (line(row) for entry in new for row in filters.rows(entry.number, entry.document.metadata)),
     )
     rows = [(entry, row) for entry in new for row in entry.rows]
     for at in range(0, len(rows), CHUNKS_AT_ONCE):
         some = rows[at : at + CHUNKS_AT_ONCE]
         session.copy(f"{schema}.chunks", CHUNKS, _chunks(some))
         session.copy(f"{schema}.terms", TERMS, _terms(row for _, row in some))
-    _add(session, name, len(rows), sum(sum(row.words.values()) for _, row in rows))
+    _add(session, name, len(new), len(rows), sum(sum(row.words.values()) for _, row in rows))
 
 
 def delete(session: Session, name: str, ids: Collection[str]) -> None:
@@ -123,19 +120,22 @@ def _remove(session: Session, name: str, documents: Sequence[int]) -> None:
         return
     schema, gone = quoted(name), numbers(documents)
     chunks = session.rows(
-        f"DELETE FROM {schema}.chunks WHERE document = ANY ($1::bigint[]) RETURNING label, terms",
-        gone,
+        f"SELECT label, terms FROM {schema}.chunks WHERE document = ANY ($1::bigint[])", gone
     )
-    labels = numbers(label for label, _ in chunks)
-    session.rows(f"DELETE FROM {schema}.terms WHERE label = ANY ($1::bigint[])", labels)
+    for at in range(0, len(chunks), REMOVED_AT_ONCE):
+        labels = numbers(label for label, _ in chunks[at : at + REMOVED_AT_ONCE])
+        for table in ("terms", "chunks"):
+            session.rows(f"DELETE FROM {schema}.{table} WHERE label = ANY ($1::bigint[])", labels)
     session.rows(f"DELETE FROM {schema}.attributes WHERE document = ANY ($1::bigint[])", gone)
     session.rows(f"DELETE FROM {schema}.documents WHERE number = ANY ($1::bigint[])", gone)
-    _add(session, name, -len(chunks), -sum(terms for _, terms in chunks))
+    _add(session, name, -len(documents), -len(chunks), -sum(terms for _, terms in chunks))
 
 
-def _add(session: Session, name: str, chunks: int, terms: int) -> None:
+def _add(session: Session, name: str, documents: int, chunks: int, terms: int) -> None:
     session.rows(
-        f"UPDATE {quoted(name)}.{MARK} SET chunks = chunks + $1::bigint, terms = terms + $2::bigint",
+        f"UPDATE {quoted(name)}.{MARK} SET documents = documents + $1::bigint, chunks = chunks + $2::bigint,"
+        " terms = terms + $3::bigint",
+        documents,
         chunks,
         terms,
     )
@@ -161,7 +161,9 @@ def _chunks(rows: Sequence[tuple[Entry, Row]]) -> Iterator[str]:
     directions = unit(vectors)
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
     before: tuple[Document, int, int] | None = None
-    for (entry, row), given, direction, length in zip(rows, vectors, directions, lengths, strict=True):
+    for (entry, row), given, direction, length in zip(
+        rows, vectors, directions, lengths, strict=True
+    ):
         text = entry.document.text
         if before is None or before[0] is not entry.document or before[1] > row.span.begin:
             before = entry.document, 0, 0
