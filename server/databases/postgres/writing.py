@@ -38,7 +38,7 @@ TERMS = ("label", "occurrences", "chunk_terms", "term")
 # has `timeout_s`.
 CHUNKS_AT_ONCE, REMOVED_AT_ONCE = 200, 1_000
 # Documents and characters of a transaction; a document is never divided.
-MOST_DOCUMENTS, MOST_CHARACTERS, MOST_CHUNKS = 500, 4_000_000, 1_000
+MOST_DOCUMENTS, MOST_CHARACTERS, MOST_CHUNKS = 512, 4_000_000, 1_000
 # How far the length of a vector may be from 1 to count as a direction already.
 ROUNDING = 1e-6
 
