@@ -1,7 +1,8 @@
-"""A TCP proxy on this machine that cuts connections when a test asks it to."""
+"""A TCP proxy on this machine that cuts connections when a test asks it to, or takes TLS as PostgreSQL does."""
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -10,13 +11,15 @@ class Proxy:
     """Passes bytes on, both ways, for any number of connections.
 
     cut_after: what a client has sent when its connection is cut: the server gets it and answers, and the client
-    never sees the answer. Each time that it is set it cuts one connection. n_cut: how many were cut.
+    never sees the answer. Each time that it is set it cuts one connection. n_cut: how many were cut. tls: clients
+    ask for TLS first, as they ask PostgreSQL, and get it.
     """
 
     def __init__(self, port: int) -> None:
         """port: of the server on this machine."""
         self.cut_after: bytes | None = None
         self.n_cut = 0
+        self.tls: ssl.SSLContext | None = None
         self._target = port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -28,6 +31,15 @@ class Proxy:
                 client, _ = self._listening.accept()
             except OSError:
                 return
+            if self.tls is not None:
+                try:
+                    # The request has 8 bytes.
+                    client.recv(8)
+                    client.sendall(b"S")
+                    client = self.tls.wrap_socket(client, server_side=True)
+                except OSError:
+                    client.close()
+                    continue
             server = socket.create_connection(("127.0.0.1", self._target))
             is_cut = threading.Event()
             for one, other, of_client in ((client, server, True), (server, client, False)):

@@ -53,10 +53,10 @@ class PostgresServer:
         self._bin = bin
         self._settings = SETTINGS | {"unix_socket_directories": str(folder)} | settings
         self._process: subprocess.Popen[bytes] | None = None
-        self._owned = [folder]
         secret = folder / "password"
         secret.write_text(PASSWORD, encoding="utf-8")
-        self._give_away()
+        for path in (folder, secret):
+            _give_away(path)
         self._run("initdb", "--no-sync", "-A", "scram-sha-256", f"--pwfile={secret}", f"-U{ADMIN}")
 
     @property
@@ -106,12 +106,6 @@ class PostgresServer:
             self._process.wait(PATIENCE_S)
             self._process = None
 
-    def take(self, file: Path) -> None:
-        """Let the server read a file, and nobody else: as a private key must be."""
-        file.chmod(0o600)
-        self._owned.append(file)
-        self._give_away()
-
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text(encoding="utf-8")
@@ -128,13 +122,12 @@ class PostgresServer:
         command = [str(self._bin / program), *arguments]
         return [*_as_unprivileged(), *command]
 
-    def _give_away(self) -> None:
-        if os.geteuid() == 0:
-            owner = pwd.getpwnam(UNPRIVILEGED)
-            for path in self._owned:
-                os.chown(path, owner.pw_uid, owner.pw_gid)
-                for inner in path.rglob("*") if path.is_dir() else ():
-                    os.chown(inner, owner.pw_uid, owner.pw_gid)
+
+def _give_away(path: Path) -> None:
+    """Make a file or folder that of the user by whom the server runs, and of nobody else."""
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam(UNPRIVILEGED)
+        os.chown(path, owner.pw_uid, owner.pw_gid)
 
 
 def _as_unprivileged() -> Sequence[str]:

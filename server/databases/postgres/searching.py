@@ -156,12 +156,13 @@ def _proposed(
     where = ""
     if filter is not None:
         where = f"WHERE EXISTS (SELECT FROM {schema}.documents d WHERE d.number = c.document AND {kept.sql(filter)})"
+    # subtle: $1::halfvec would make a parameter in halves of $1, everywhere in the statement.
     half = f"halfvec({info.dimension})"
     return _scored(
         session,
         "SELECT label, -(direction <#> $1::vector) FROM ("
         f"SELECT c.label, c.direction FROM {schema}.chunks c {where}"
-        f" ORDER BY (c.direction::{half}) <#> $1::{half} LIMIT $3::bigint"
+        f" ORDER BY (c.direction::{half}) <#> $1::vector::{half} LIMIT $3::bigint"
         ") AS proposed ORDER BY direction <#> $1::vector, label LIMIT $2::bigint",
         kept.values,
     )
