@@ -118,8 +118,9 @@ def _is_large(session: Session, info: Info, filter: Filter | None) -> bool:
     if info.dimension > MAX_INDEXED:
         return False
     schema = quoted(info.name)
-    if filter is None:
-        return bool(session.rows(f"SELECT chunks > {EXACT} FROM {schema}.{MARK}")[0][0])
+    is_large = bool(session.rows(f"SELECT chunks > {EXACT} FROM {schema}.{MARK}")[0][0])
+    if filter is None or not is_large:
+        return is_large
     kept = Condition(schema)
     counted = session.rows(
         f"SELECT count(*) FROM (SELECT FROM {schema}.documents d JOIN {schema}.chunks c"
