@@ -5,9 +5,14 @@ import ssl
 from server.databases.postgres.login import Login
 from server.errors import BadSettings
 
-# How a connection is encrypted; None for clear text. And what is raised where that fails.
+# How a connection is encrypted; None for clear text.
 Tls = ssl.SSLContext | None
-TlsError = ssl.SSLError
+
+
+def is_refusal(error: OSError) -> bool:
+    """Return whether TLS failed for good, as for a certificate, and not because the connection ended."""
+    ended = ssl.SSLEOFError | ssl.SSLZeroReturnError
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ended)
 
 
 def context(login: Login) -> Tls:

@@ -12,9 +12,11 @@ Meaning = Literal["again", "away", "refused"]
 AGAIN = frozenset({"40001", "40P01"})
 # Of whole classes: connections, resources (connections, memory, disk), operators who intervene, the system below.
 AWAY_CLASSES = frozenset({"08", "53", "57", "58"})
+# The session leads to a standby. Another server has become the primary, and a new session may find that.
+READ_ONLY = "25006"
 AWAY = frozenset(
     {
-        "25006",  # read only: a standby, while another server becomes the primary
+        READ_ONLY,
         "25P03",  # idle too long in a transaction
         "25P04",  # a transaction took too long
         "55P03",  # a lock was not free in time

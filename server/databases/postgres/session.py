@@ -13,7 +13,7 @@ from pg8000.native import Connection
 
 from server import clock
 from server.databases.postgres import failures
-from server.databases.postgres.encryption import Tls, TlsError
+from server.databases.postgres.encryption import Tls, is_refusal
 from server.databases.postgres.login import APPLICATION, Login
 from server.databases.postgres.tcp import connected
 from server.errors import DatabaseAway, DatabaseRefused, ServerError
@@ -98,8 +98,8 @@ class Session:
             **settings,
         }
         local = "".join(f"; SET LOCAL {name} = {value}" for name, value in known.items())
-        self.rows(f"BEGIN ISOLATION LEVEL {kind}{local}")
         try:
+            self.rows(f"BEGIN ISOLATION LEVEL {kind}{local}")
             yield
         except BaseException:
             self._undo()
@@ -125,9 +125,6 @@ class Session:
             yield
         except DatabaseError as error:
             raise self._answered(error) from None
-        except TlsError as error:
-            self.is_broken = True
-            raise DatabaseRefused(f"{self._login.place}: TLS failed: {_reason(error)}") from None
         except (InterfaceError, OSError) as error:
             self.is_broken = True
             # subtle: after a refusal to log in, the client says goodbye, which may fail and hide the refusal.
@@ -141,13 +138,17 @@ class Session:
                 f"{self._login.place} answers in a way that is not PostgreSQL's"
                 f" ({type(error).__name__} at {doing}); check host and port"
             ) from None
+        except BaseException:
+            # Interrupted, perhaps in the middle of a message.
+            self.is_broken = True
+            raise
 
     def _answered(self, error: DatabaseError) -> Exception:
         fields = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
         state = str(fields.get("C", ""))
         said = f"{self._login.place}: {str(fields.get('M', error))[:SHOWN]} ({state})"
         place = {"user": self._login.user, "database": self._login.database}
-        is_over = fields.get("V", fields.get("S")) in ENDING
+        is_over = fields.get("V", fields.get("S")) in ENDING or state == failures.READ_ONLY
         self.is_broken |= is_over
         match failures.meaning(state):
             case "again":
@@ -159,6 +160,8 @@ class Session:
     def _unanswered(self, error: Exception) -> Exception:
         cause = error.__cause__ or error
         reason = _reason(cause if isinstance(cause, OSError) else error)
+        if isinstance(cause, OSError) and is_refusal(cause):
+            return DatabaseRefused(f"{self._login.place}: TLS failed: {reason}")
         if isinstance(cause, OSError) or "network error" in str(error):
             late = isinstance(cause, TimeoutError)
             return Lost(_away(f"{self._login.place} does not answer: {reason}"), late=late)

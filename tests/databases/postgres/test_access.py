@@ -301,6 +301,9 @@ def test_tls_is_as_strict_as_sslmode_says(
         database = opening(f"postgresql://{ADMIN}@localhost:{proxy.port}/postgres?{query}")
         if word is None:
             assert database.ping().startswith("PostgreSQL 16.")
+            proxy.cut_after = b"COMMIT"
+            assert "of_tls" not in database.names()
+            assert proxy.n_cut == 1
         else:
             assert word in refusal(database.ping)
         database.close()

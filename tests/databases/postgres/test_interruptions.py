@@ -262,3 +262,21 @@ def test_a_call_that_finds_all_sessions_busy_is_told_so(
     assert any("lock" in refusal for refusal in refusals), refusals
     database.put(info, [entry(9, "a", TEXT)])
     assert database.count(info, parse({"$id": "a"})) == 1
+
+
+def test_a_server_that_only_reads_is_away_until_it_writes_again(
+    server: PostgresServer, database: VectorDatabase, info: Info
+) -> None:
+    """As a standby does, before it becomes the primary."""
+    server.sql(f"ALTER ROLE {ADMIN} SET default_transaction_read_only = on")
+    server.stop()
+    server.start()
+    try:
+        assert database.count(info, None) == 0
+        with pytest.raises(DatabaseAway, match="read-only transaction .*25006"):
+            database.put(info, [entry(1, "a", TEXT)])
+    finally:
+        reset = f"ALTER ROLE {ADMIN} RESET default_transaction_read_only"
+        server.sql(f"BEGIN READ WRITE; {reset}; COMMIT")
+    database.put(info, [entry(1, "a", TEXT)])
+    assert database.count(info, None) == 1
