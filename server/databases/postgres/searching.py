@@ -159,7 +159,9 @@ def _proposed(
         where = f"WHERE EXISTS (SELECT FROM {schema}.documents d WHERE d.number = c.document AND {kept.sql(filter)})"
     # subtle: $1::halfvec would make a parameter in halves of $1, everywhere in the statement.
     half = f"halfvec({info.dimension})"
-    return _scored(
+    # The planner knows little of how many rows a filter keeps, and may sort all of them instead of asking the index.
+    session.rows("SET LOCAL enable_sort = off")
+    found = _scored(
         session,
         "SELECT label, -(direction <#> $1::vector) FROM ("
         f"SELECT c.label, c.direction FROM {schema}.chunks c {where}"
@@ -167,6 +169,8 @@ def _proposed(
         ") AS proposed ORDER BY direction <#> $1::vector, label LIMIT $2::bigint",
         kept.values,
     )
+    session.rows("SET LOCAL enable_sort = on")
+    return found
 
 
 def _scored(session: Session, sql: str, values: Sequence[Value]) -> list[Scored]:
