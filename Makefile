@@ -149,9 +149,9 @@ test-mcp: dev install-mcp ## ask the MCP server with the official client, over b
 	$(RUN) -m pytest -q tests/cli/test_mcp.py $(ARGS)
 
 # Three minutes at most.
-test-databases: dev install-databases ## run the suite that every vector database passes, on real ones
+test-databases: dev install-databases ## run the suite that every vector database passes, on real ones (with slow forms too: ARGS="-m 'slow or not slow'")
 	$(call pip,--no-deps --require-hashes -r locks/databases-dev.txt)
-	$(RUN) -m pytest -q $(wildcard tests/databases tests/collections/external) $(ARGS)
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(wildcard tests/databases tests/collections/external) $(ARGS)
 
 bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
