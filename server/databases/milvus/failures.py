@@ -14,7 +14,7 @@ CLOSED = "closed channel"
 OWN = "Unexpected error"
 RETRY_AFTER_S = 5
 # Characters of what the client says.
-SHOWN = 400
+SHOWN = 300
 
 
 def failure(error: Exception, address: Address) -> DatabaseAway | DatabaseRefused:
