@@ -9,10 +9,15 @@ from server.databases.milvus.client import MilvusClient
 from server.databases.milvus.failures import failure
 from server.errors import DatabaseAway, DatabaseRefused
 
-# To this host alone: no proxy of the environment, and no settings of a service from its name server.
+# To this host alone: no proxy of the environment, and no settings of a service from its name server. A server that
+# comes back is found by the next call: gRPC by itself would wait up to two minutes before it tries again.
 OPTIONS = {
     "grpc.enable_http_proxy": 0,
     "grpc.service_config_disable_resolution": 1,
+    "grpc.use_local_subchannel_pool": 1,
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 2_000,
     "grpc.max_receive_message_length": 256 << 20,
 }
 # Part of the name of a host for which the client asks another address over HTTP which one to use.

@@ -33,7 +33,7 @@ from server.databases.milvus.schema import (
 )
 from server.databases.milvus.searching import BY_VECTOR, BY_WORDS, Search, ran
 from server.databases.milvus.words import asked
-from server.errors import DatabaseRefused
+from server.errors import DatabaseAway, DatabaseRefused
 from server.store.filters.tree import Filter
 from server.store.records import Document, Info
 from server.types import Vectors
@@ -60,7 +60,6 @@ class MilvusDatabase:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._connection = Connection(address)
-        self._call = self._connection.call
         # milvus-lite takes one writer at a time, and removing what was replaced must not meet another put.
         self._writing = threading.Lock()
         self._loaded: set[str] = set()
@@ -186,6 +185,14 @@ class MilvusDatabase:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _call(self, method: str, *arguments: object, **options: object) -> Any:
+        try:
+            return self._connection.call(method, *arguments, **options)
+        except DatabaseAway:
+            # A server that comes back may have to be asked to load its collections again.
+            self._loaded.clear()
+            raise
 
     def _made(self, name: str, schema: Any, indexes: Any, properties: Mapping[str, str]) -> None:
         """Make a collection of Milvus with its indexes, and what of it is missing after a fall."""

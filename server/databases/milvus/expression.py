@@ -13,6 +13,7 @@ from server.databases.milvus.marks import (
     bound,
     equals,
     exists,
+    field,
     instant_bound,
     pattern,
     place,
@@ -122,10 +123,19 @@ def _like(key: str, operator: str, wanted: str) -> str:
 
 
 def _has(marks: list[str]) -> str:
-    if len(marks) == 1:
-        return f'array_contains(marks, "{marks[0]}")'
-    listed = ", ".join(f'"{mark}"' for mark in marks)
-    return f"array_contains_any(marks, [{listed}])"
+    """Return the expression of documents with one of these marks."""
+    found: dict[str, list[str]] = {}
+    for mark in marks:
+        found.setdefault(field(mark), []).append(f'"{mark}"')
+    return _joined(
+        " or ",
+        (
+            f"array_contains({name}, {listed[0]})"
+            if len(listed) == 1
+            else f"array_contains_any({name}, [{', '.join(listed)}])"
+            for name, listed in found.items()
+        ),
+    )
 
 
 def _joined(word: str, expressions: Iterable[str]) -> str:

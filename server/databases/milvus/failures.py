@@ -10,6 +10,7 @@ AWAY = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "UNKNOWN", "
 AWAY_CODES = {2, 3, 7, 8, 9, 101, 102}
 # For servers "not ready"; of milvus-lite, and in errors that the client itself makes, anything unforeseen.
 UNFORESEEN = 1
+OF_SERVER = "MilvusException"
 CLOSED = "closed channel"
 OWN = "Unexpected error"
 RETRY_AFTER_S = 5
@@ -19,34 +20,41 @@ SHOWN = 300
 
 def failure(error: Exception, address: Address) -> DatabaseAway | DatabaseRefused:
     """Return the error that stands for one of the client, with what it said but no secret."""
-    said = _said(error)
-    text = address.redacted(said)
-    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-    if _is_away(error, said, address):
+    # The client names a failure to connect; what gRPC said of it is its cause.
+    cause = error.__cause__
+    origin = (
+        cause if isinstance(cause, Exception) and callable(getattr(cause, "code", 0)) else error
+    )
+    said = _said(origin)
+    shown = address.redacted(said)
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    if _is_away(origin, said, address):
         return DatabaseAway(
-            f"Milvus at {address.target} does not answer: {text}", retry_after_s=RETRY_AFTER_S
+            f"Milvus at {address.target} does not answer: {shown}", retry_after_s=RETRY_AFTER_S
         )
-    return DatabaseRefused(f"Milvus at {address.target} refuses: {text}")
+    return DatabaseRefused(f"Milvus at {address.target} refuses this: {shown}")
 
 
 def _is_away(error: Exception, said: str, address: Address) -> bool:
-    code = _code(error)
     if isinstance(error, ConnectionError | TimeoutError) or CLOSED in said:
         return True
+    code = _code(error)
     if isinstance(code, str):
         return code in AWAY
     if getattr(error, "retriable", False) or code in AWAY_CODES:
         return True
-    return code == UNFORESEEN and not address.is_local and not said.startswith(OWN)
+    of_server = type(error).__name__ == OF_SERVER and not said.startswith(OWN)
+    return code == UNFORESEEN and of_server and not address.is_local
 
 
 def _code(error: Exception) -> str | int | None:
     """Return the name of gRPC's code, or the number of Milvus's."""
     code = getattr(error, "code", None)
     code = code() if callable(code) else code
+    if isinstance(code, int):
+        return int(code)
     name = getattr(code, "name", None)
-    # subtle: codes of the client are an enum of integers, which have names too.
-    return name if isinstance(name, str) and not isinstance(code, int) else code
+    return name if isinstance(name, str) else None
 
 
 def _said(error: Exception) -> str:

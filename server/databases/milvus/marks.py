@@ -1,8 +1,9 @@
 """What filters read of a document in Milvus: marks that stand for its values, and bounds that are compared.
 
 How this works. Milvus has no type that holds a number, a text and a list under one path and tells them apart. So
-each value becomes a mark, a hash of its path, kind and content, in one array. A condition on equality or existence
-asks whether the array has a mark, which an inverted index answers. What has an order is written into texts that
+each value becomes a mark, a hash of its path, kind and content, in an array. A condition on equality or existence
+asks whether the array has a mark, which an inverted index answers. An array takes 4,096 elements, so there are
+several, and a mark itself says in which of them it is (`field`). What has an order is written into texts that
 sort as the values do (`bound`), under a hash of its path in one JSON object: of one value the text itself, of
 several the least and the greatest. So "some value is greater than x" is "the greatest is greater than x".
 
@@ -20,6 +21,8 @@ from server.store.filters.sql import LONG_TEXT, SqlValue, attributes
 from server.store.filters.tree import ID, RESERVED, TITLE
 from server.store.records import Document
 
+# Arrays of marks of a document.
+FIELDS = ("marks_0", "marks_1", "marks_2", "marks_3")
 # Kinds of values that have an order among themselves, and with no other kind.
 Order = Literal["number", "text", "instant"]
 
@@ -35,10 +38,15 @@ MIDDLE = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What is stored of a document's values. marks: of all of them. bounds: those that are compared."""
+    """What is stored of a document's values. marks: of all of them, by field. bounds: those that are compared."""
 
-    marks: list[str]
+    marks: dict[str, list[str]]
     bounds: dict[str, str]
+
+
+def field(mark: str) -> str:
+    """Return the array that a mark is in."""
+    return FIELDS[int(mark[0], 16) % len(FIELDS)]
 
 
 def exists(key: str) -> str:
@@ -140,7 +148,10 @@ def marks(document: Document) -> Marks:
         bounds[f"{name}l"], bounds[f"{name}h"] = min(values), max(values)
         if order == "text":
             bounds[name] = "".join(sorted(values))
-    return Marks(list(found), bounds)
+    arrays: dict[str, list[str]] = {name: [] for name in FIELDS}
+    for mark in found:
+        arrays[field(mark)].append(mark)
+    return Marks(arrays, bounds)
 
 
 def _values(document: Document) -> Iterable[tuple[str, SqlValue]]:

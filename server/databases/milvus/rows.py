@@ -57,7 +57,7 @@ def written(entry: Entry) -> Written:
             "head": row.label == entry.number,
             "owner": owner(document.id),
             "digest": entry.digest,
-            "marks": read.marks,
+            **read.marks,
             "bounds": read.bounds,
             "vector": row.vector.astype(np.float32, copy=False).tolist(),
             "words": words.written(row.words),
@@ -139,10 +139,11 @@ def _value(row: Mapping[str, Any], field: str, others: Mapping[str, str]) -> Any
 
 
 def _checked(document: Document, read: Marks) -> Marks:
-    if len(read.marks) > MOST_MARKS:
+    if max(map(len, read.marks.values())) > MOST_MARKS:
+        total = sum(map(len, read.marks.values()))
         raise DatabaseRefused(
-            f"the metadata of document {shown(document.id)} has {len(read.marks)} different values, fields and"
-            f" kinds, and Milvus takes at most {MOST_MARKS} of one document; store fewer of them as metadata"
+            f"the metadata of document {shown(document.id)} has {total} different values, fields and kinds, and"
+            f" Milvus takes about {len(read.marks) * MOST_MARKS} of one document; store fewer of them as metadata"
         )
     if size(read.bounds) > MOST_BOUNDS:
         raise DatabaseRefused(

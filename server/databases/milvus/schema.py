@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from server.databases.milvus.client import DataType, Function, FunctionType, MilvusClient
+from server.databases.milvus.marks import FIELDS
 from server.databases.milvus.pieces import MOST_BYTES
 from server.store.records import ChunkRules, Info
 
@@ -15,7 +16,7 @@ from server.store.records import ChunkRules, Info
 PIECES = "_PIECES"
 # The property of a collection that says what it was made for; also in its description, for people.
 PROPERTY = "inkwell.collection"
-# Marks of one document: so many elements an array of Milvus takes. And bytes of its bounds: a JSON field's most.
+# Elements that an array of Milvus takes, and bytes that a JSON field takes.
 MOST_MARKS, MOST_BOUNDS = 4_096, 65_536
 MARK_LENGTH = 32
 # Reads see every write before them, also of other servers.
@@ -60,13 +61,14 @@ def chunk_schema(info: Info) -> Any:
     for field in ("chunk", "document", "terms"):
         schema.add_field(field, DataType.VARCHAR, max_length=MOST_BYTES)
         schema.add_field(f"{field}_pieces", DataType.INT64)
-    schema.add_field(
-        "marks",
-        DataType.ARRAY,
-        element_type=DataType.VARCHAR,
-        max_capacity=MOST_MARKS,
-        max_length=MARK_LENGTH,
-    )
+    for field in FIELDS:
+        schema.add_field(
+            field,
+            DataType.ARRAY,
+            element_type=DataType.VARCHAR,
+            max_capacity=MOST_MARKS,
+            max_length=MARK_LENGTH,
+        )
     schema.add_field("bounds", DataType.JSON)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=info.dimension)
     schema.add_field("words", DataType.VARCHAR, max_length=MOST_BYTES, enable_analyzer=True)
@@ -83,14 +85,18 @@ def chunk_schema(info: Info) -> Any:
 
 
 def chunk_indexes(*, local: bool) -> Any:
-    """Return the indexes of the collection of chunks. local: of milvus-lite, which compares all vectors."""
+    """Return the indexes of the collection of chunks, named as their fields.
+
+    local: of milvus-lite, which compares all vectors.
+    """
     indexes = MilvusClient.prepare_index_params()
     vector = {"index_type": "FLAT"} if local else {"index_type": "HNSW", "params": HNSW}
-    indexes.add_index("vector", metric_type="COSINE", **vector)
-    indexes.add_index("bm25", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
+    indexes.add_index("vector", index_name="vector", metric_type="COSINE", **vector)
+    words = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25"}
+    indexes.add_index("bm25", index_name="bm25", **words)
     if not local:  # which indexes no arrays, and looks at each row
-        for field in ("marks", "owner", "number"):
-            indexes.add_index(field, index_type="INVERTED")
+        for field in (*FIELDS, "owner", "number"):
+            indexes.add_index(field, index_name=field, index_type="INVERTED")
     return indexes
 
 
@@ -105,5 +111,6 @@ def piece_schema() -> Any:
 
 def piece_indexes() -> Any:
     indexes = MilvusClient.prepare_index_params()
-    indexes.add_index("placeholder", index_type="FLAT", metric_type="L2")
+    field = "placeholder"
+    indexes.add_index(field, index_name=field, index_type="FLAT", metric_type="L2")
     return indexes
