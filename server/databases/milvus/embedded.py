@@ -10,8 +10,9 @@ from typing import Any
 
 from server.errors import DatabaseRefused
 
-# Its server logs every refusal with a traceback.
-logging.getLogger("milvus_lite").setLevel(logging.CRITICAL + 1)
+# It logs every refusal with a traceback, and gRPC what the client asks for and it does not have.
+for _name in ("milvus_lite", "grpc._server"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 SOCKET = "socket"
 # Bytes of a socket's path in Linux, with the port that milvus-lite puts behind it.
