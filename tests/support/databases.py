@@ -50,12 +50,23 @@ def _qdrant(folder: Path) -> Iterator[Address]:
     yield parse("tests", f"qdrant:{folder}/qdrant", {})
 
 
+@contextmanager
+def _milvus(folder: Path) -> Iterator[Address]:
+    yield parse("tests", f"milvus:{folder}/milvus.db", {})
+
+
 ENGINES = [
     Engine(
         "qdrant",
         ["qdrant_client"],
         _qdrant,
         lambda host, port: f"qdrant+http://{host}:{port}?timeout_s=1",
+    ),
+    Engine(
+        "milvus",
+        ["pymilvus", "milvus_lite"],
+        _milvus,
+        lambda host, port: f"milvus+http://{host}:{port}?timeout_s=1",
     ),
 ]
 

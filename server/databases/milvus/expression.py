@@ -41,9 +41,8 @@ from server.store.filters.tree import (
     Sign,
 )
 
-CONDITIONS: frozenset[type] = frozenset(
-    {OneOf, Compared, Contains, Begins, Exists, Not, AllOf, AnyOf}
-)
+# Contains and Begins are not among them: they are evaluated of every field but of the whole text, which is in pieces.
+CONDITIONS: frozenset[type] = frozenset({OneOf, Compared, Exists, Not, AllOf, AnyOf})
 EVERY, NONE = "label >= 0", "label < 0"
 
 

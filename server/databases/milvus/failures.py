@@ -12,6 +12,8 @@ AWAY_CODES = {2, 3, 7, 8, 9, 101, 102}
 UNFORESEEN = 1
 OF_SERVER = "MilvusException"
 CLOSED = "closed channel"
+# Of a folder that another process has, or another database of this one.
+HELD = "DataDirLockedError"
 OWN = "Unexpected error"
 RETRY_AFTER_S = 5
 # Characters of what the client says.
@@ -37,6 +39,8 @@ def failure(error: Exception, address: Address) -> DatabaseAway | DatabaseRefuse
 
 def _is_away(error: Exception, said: str, address: Address) -> bool:
     if isinstance(error, ConnectionError | TimeoutError) or CLOSED in said:
+        return True
+    if type(error).__name__ == HELD:
         return True
     code = _code(error)
     if isinstance(code, str):
