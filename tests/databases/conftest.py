@@ -1,9 +1,12 @@
 """Every database that can run here, each started once."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,8 @@ from server.store.records import Info
 from tests.support.databases import ENGINES, INFO, Engine
 
 NUMBERS = count()
+# Some databases wait for the disk after every row, up to 50 ms each: no test is about that.
+MEMORY = "/dev/shm"
 
 
 @pytest.fixture(scope="session", params=ENGINES, ids=lambda engine: str(engine.name))
@@ -25,10 +30,18 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def database(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorDatabase]:
+def folder() -> Iterator[Path]:
+    """A folder in memory, where there is one; tests make folders of their own below it."""
+    place = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="databases-", dir=place) as found:
+        yield Path(found)
+
+
+@pytest.fixture(scope="session")
+def database(engine: Engine, folder: Path) -> Iterator[VectorDatabase]:
     """A running database that all tests share, each with a collection of its own."""
     with ExitStack() as stack:
-        address = stack.enter_context(engine.running(tmp_path_factory.mktemp(engine.name)))
+        address = stack.enter_context(engine.running(folder / engine.name))
         found = opened(address)
         stack.callback(found.close)
         yield found

@@ -107,9 +107,9 @@ def test_names_made_here_are_taken(database: VectorDatabase, name: str) -> None:
         database.drop(made.name)
 
 
-def test_what_was_put_is_there_after_a_new_start(engine: Engine, tmp_path: Path) -> None:
+def test_what_was_put_is_there_after_a_new_start(engine: Engine, folder: Path) -> None:
     given = [entry(1, "a", "first text", {"n": 1}, ends=(5, 10)), entry(3, "b", "second text")]
-    with engine.running(tmp_path) as address:
+    with engine.running(folder / f"{engine.name}-restarted") as address:
         before = opened(address)
         before.create(INFO)
         before.put(INFO, given)

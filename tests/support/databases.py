@@ -27,12 +27,14 @@ SECRET = "a-secret-that-no-message-shows"
 class Engine:
     """A database that the suite runs.
 
-    packages: without which it cannot run. running: starts one with its data in a folder, and gives its address.
+    packages: without which it cannot run. many: documents of the test that fills one, more than any limit that it
+    has by itself. running: starts one with its data in a folder, and gives its address.
     elsewhere: the URI of a server of its kind at a host and port.
     """
 
     name: str
     packages: Sequence[str]
+    many: int
     running: Callable[[Path], AbstractContextManager[Address]]
     elsewhere: Callable[[str, int], str]
 
@@ -59,6 +61,8 @@ ENGINES = [
     Engine(
         "qdrant",
         ["qdrant_client"],
+        # In a folder it has no limits, and compares each document with each id that is asked for.
+        1_500,
         _qdrant,
         lambda host, port: f"qdrant+http://{host}:{port}?timeout_s=1",
     ),
