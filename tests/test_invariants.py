@@ -397,7 +397,7 @@ def test_environment_is_read_by_the_command_line_and_written_by_three_imports() 
     }
     assert touched == {
         **{"cli/parser.py": 1, "inference/runtime.py": 1, "inference/tokenizer.py": 1},
-        "databases/milvus/client.py": 1,
+        "databases/milvus/client.py": 2,
         "sources/isolated/process.py": 1,  # passes on the variables without secrets
     }
     for name in ("inference/runtime.py", "inference/tokenizer.py", "databases/milvus/client.py"):

@@ -1,6 +1,7 @@
 """A server of Milvus on a port: milvus-lite over TCP, with faults that a test asks for.
 
-To the client it is a cluster. It says of the index of an array, which milvus-lite has not, that it is there.
+To the client it is a cluster: it keeps descriptions, refuses answers of more than 16,384 rows, and says of the
+index of an array that it is there. milvus-lite by itself does none of these.
 """
 
 import time
@@ -13,11 +14,14 @@ from typing import Any
 import grpc
 from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
-from pymilvus.grpc_gen import common_pb2, milvus_pb2_grpc
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, milvus_pb2_grpc, schema_pb2
 
 from server.databases.milvus.marks import FIELDS
 
 HANG, ANY = "hang", "*"
+DESCRIPTION = "kept by the stand-in"
+# Rows of an answer, and the code of the refusal of more.
+MOST, INVALID = 16_384, 1100
 
 
 class Faults(grpc.ServerInterceptor):  # type: ignore[misc]
@@ -49,6 +53,25 @@ class Faults(grpc.ServerInterceptor):  # type: ignore[misc]
 
 
 class Servicer(MilvusServicer):  # type: ignore[misc]
+    def Query(self, request: Any, context: Any) -> Any:
+        limits = [int(each.value) for each in request.query_params if each.key == "limit"]
+        if max(limits, default=0) > MOST:
+            status = common_pb2.Status(code=INVALID, reason=f"limit is over {MOST}")
+            return milvus_pb2.QueryResults(status=status)
+        return super().Query(request, context)
+
+    def CreateCollection(self, request: Any, context: Any) -> Any:
+        schema = schema_pb2.CollectionSchema.FromString(request.schema)
+        request.properties.add(key=DESCRIPTION, value=schema.description)
+        return super().CreateCollection(request, context)
+
+    def DescribeCollection(self, request: Any, context: Any) -> Any:
+        response = super().DescribeCollection(request, context)
+        for each in response.properties:
+            if each.key == DESCRIPTION:
+                response.schema.description = each.value
+        return response
+
     def CreateIndex(self, request: Any, context: Any) -> Any:
         if request.field_name in FIELDS:
             return common_pb2.Status()

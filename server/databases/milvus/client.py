@@ -8,8 +8,11 @@ import os
 
 # It would read a file .env in or above its own folder, and put what it finds into the environment.
 os.environ["PYTHON_DOTENV_DISABLED"] = "1"
+# It reads these for a connection that is not used here, and a wrong value would stop the import.
+for _name in ("URI", "DEFAULT_CONNECTION", "CONN_ALIAS", "CONN_TIMEOUT"):
+    os.environ.pop(f"MILVUS_{_name}", None)
 
-from pymilvus import (
+from pymilvus import (  # noqa: E402
     AnnSearchRequest,
     DataType,
     Function,

@@ -90,7 +90,8 @@ class MilvusDatabase:
                     )
             # The collection of pieces first: where there is the other, there is this one.
             self._made(pieces_of(info.name), piece_schema(), piece_indexes(), {})
-            properties = {PROPERTY: written(info)}
+            # milvus-lite keeps no descriptions, and properties that it does not know.
+            properties = {PROPERTY: written(info)} if self._local else {}
             self._made(info.name, chunk_schema(info), chunk_indexes(local=self._local), properties)
 
     def info(self, name: str) -> Info | None:
@@ -251,7 +252,8 @@ class MilvusDatabase:
             further = all_of(f"label > {after}", kept)
             found = self._query(info.name, further, fields, limit=page, **IN_ORDER)
             yield from found
-            if len(found) < page:
+            # subtle: a page with fewer rows is not the last, for a server that merges them may stop early.
+            if not found:
                 return
             after = found[-1]["label"]
 

@@ -14,7 +14,7 @@ from server.store.records import ChunkRules, Info
 
 # Behind a collection's name. Names of ours have no capitals, so none of them ends like this.
 PIECES = "_PIECES"
-# The property of a collection that says what it was made for; also in its description, for people.
+# The property of a collection that says what it was made for, where its description does not.
 PROPERTY = "inkwell.collection"
 # Elements that an array of Milvus takes, and bytes that a JSON field takes.
 MOST_MARKS, MOST_BOUNDS = 4_096, 65_536

@@ -39,10 +39,11 @@ def local(folder: Path) -> MilvusDatabase:
     return MilvusDatabase(Address("milvus", str(folder)))
 
 
-def python(code: str, *arguments: str) -> "subprocess.Popen[str]":
+def python(code: str, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         cwd=ROOT,
+        env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -140,7 +141,7 @@ def test_it_starts_no_processes_and_writes_nothing_to_the_terminal(tmp_path: Pat
         assert (child.returncode, out, err) == (0, "", "")
 
 
-def test_the_import_reads_no_file_of_variables(tmp_path: Path) -> None:
+def test_the_import_reads_no_file_and_no_variables(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("LEAKED=1")
     code = """
         import os, sys
@@ -151,7 +152,8 @@ def test_the_import_reads_no_file_of_variables(tmp_path: Path) -> None:
 
         print(os.environ.get("LEAKED"))
     """
-    out, err = python(code, str(tmp_path / ".env")).communicate(timeout=60)
+    junk = {"MILVUS_URI": "junk", "MILVUS_CONN_TIMEOUT": "junk"}
+    out, err = python(code, str(tmp_path / ".env"), **junk).communicate(timeout=60)
     assert (out, err) == ("None\n", "")
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,3 +229,18 @@ def test_a_collection_of_another_program_is_left_alone(
     database.drop(other.name)
     assert database._call("has_collection", other.name)
     assert database.names() == [INFO.name]
+
+
+def test_more_rows_than_one_answer_holds_are_read_in_order(database: MilvusDatabase) -> None:
+    """A document of 20,000 chunks, and a search for more hits than Milvus gives."""
+    text = "x" * 20_000
+    given = entry(1, "long", text, ends=range(1, len(text) + 1))
+    slow = MilvusDatabase(replace(database._address, timeout_s=60))
+    slow.put(INFO, [given])
+    (found,) = slow.entries(INFO, -1, 5)
+    assert same(found, given)
+    with pytest.raises(DatabaseRefused, match="at most 16384 chunks in one search, not 16385"):
+        slow.nearest(INFO, given.rows[0].vector, 16_385, None)
+    slow.put(INFO, [entry(30_000, "long", "short")])
+    assert [each.number for each in slow.entries(INFO, -1, 5)] == [30_000]
+    slow.close()
