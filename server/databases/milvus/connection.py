@@ -6,7 +6,7 @@ from typing import Any
 
 from server.databases.address import Address
 from server.databases.milvus.client import MilvusClient
-from server.databases.milvus.failures import failure
+from server.databases.milvus.failures import RETRY_AFTER_S, failure
 from server.errors import DatabaseAway, DatabaseRefused
 
 # To this host alone: no proxy of the environment, and no settings of a service from its name server. A server that
@@ -20,6 +20,14 @@ OPTIONS = {
     "grpc.max_reconnect_backoff_ms": 2_000,
     "grpc.max_receive_message_length": 256 << 20,
 }
+# Of milvus-lite, which counts and lists some ms a document in this very process: nothing gets lost on the way, so a
+# call is given more time, and its server would end a connection that asks whether it is there.
+LOCAL_S = 120.0
+LOCAL_OPTIONS = {
+    **OPTIONS,
+    "grpc.keepalive_time_ms": (1 << 31) - 1,
+    "grpc.keepalive_permit_without_calls": 0,
+}
 # Part of the name of a host for which the client asks another address over HTTP which one to use.
 DISCOVERED = "global-cluster"
 
@@ -29,6 +37,7 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.address = address
+        self._timeout_s = max(address.timeout_s, LOCAL_S if address.is_local else 0)
         self._lock = threading.Lock()
         self._client: MilvusClient | None = None
         self._embedded: Any = None
@@ -38,7 +47,7 @@ class Connection:
         """Return what a method of the client returns; raises DatabaseAway or DatabaseRefused."""
         try:
             client = self._connected()
-            return getattr(client, method)(*arguments, timeout=self.address.timeout_s, **options)
+            return getattr(client, method)(*arguments, timeout=self._timeout_s, **options)
         except (DatabaseAway, DatabaseRefused):
             raise
         except Exception as error:
@@ -60,14 +69,22 @@ class Connection:
         client = self._client
         if client is not None:
             return client
-        with self._lock:
+        # While one call connects, the others wait no longer than it may.
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise self._away("another call is still trying to connect")
+        try:
             if self._closed:
-                raise DatabaseAway(
-                    f"the connection to Milvus at {self.address.target} is closed", retry_after_s=1
-                )
+                raise self._away("the connection is closed")
             if self._client is None:
                 self._client = self._made()
             return self._client
+        finally:
+            self._lock.release()
+
+    def _away(self, said: str) -> DatabaseAway:
+        return DatabaseAway(
+            f"Milvus at {self.address.target} does not answer: {said}", retry_after_s=RETRY_AFTER_S
+        )
 
     def _made(self) -> MilvusClient:
         options = self.address.options
@@ -77,10 +94,10 @@ class Connection:
         return MilvusClient(
             uri=self._uri(),
             db_name=options.get("database", ""),
-            timeout=self.address.timeout_s,
+            timeout=self._timeout_s,
             # One of its own: the client would share it with others of this process, and close it for none.
             dedicated=True,
-            grpc_options=OPTIONS,
+            grpc_options=LOCAL_OPTIONS if self.address.is_local else OPTIONS,
             **secrets,
         )
 
