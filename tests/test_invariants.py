@@ -149,7 +149,10 @@ TRACES = "api/tracing.py"
 # Files that reach the vector databases of --vector-database, by packages that `databases/address.py` has
 # imported only for such an address.
 ADDRESSES = "databases/address.py"
-REACHES_DATABASES = {"databases/qdrant/connection.py": {"httpx"}}
+REACHES_DATABASES = {
+    "databases/qdrant/connection.py": {"httpx"},
+    "databases/qdrant/transport.py": {"httpx", "ssl"},
+}
 DATABASE_CLIENTS = {
     "qdrant_client": "databases/qdrant/",
     "pymilvus": "databases/milvus/",
