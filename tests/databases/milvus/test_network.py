@@ -231,6 +231,7 @@ def test_a_collection_of_another_program_is_left_alone(
     assert database.names() == [INFO.name]
 
 
+@pytest.mark.slow
 def test_more_rows_than_one_answer_holds_are_read_in_order(database: MilvusDatabase) -> None:
     """A document of 20,000 chunks, and a search for more hits than Milvus gives."""
     text = "x" * 20_000
