@@ -48,6 +48,9 @@ CONNECTING = {
 ONE_FILE = {
     "onnxruntime": "inference/runtime.py",
     "tokenizers": "inference/tokenizer.py",
+    # Of it, nothing else writes the environment and sets up logs.
+    "pymilvus": "databases/milvus/client.py",
+    "milvus_lite": "databases/milvus/embedded.py",
     "faiss": {
         "store/local_index/fastscan_block.py",
         "store/local_index/lists.py",
@@ -69,6 +72,8 @@ ONE_FILE = {
         "cli/indexing/background.py",
         "store/words/bases.py",
         "databases/qdrant/connection.py",
+        "databases/milvus/connection.py",
+        "databases/milvus/database.py",
         "databases/postgres/pool.py",
     },
     "concurrent": "collections/read_threads.py",
@@ -95,6 +100,9 @@ THREADS = {
     "cli/indexing/background.py": {"threading"},
     # A folder of Qdrant, whose client takes one call at a time.
     "databases/qdrant/connection.py": {"threading"},
+    # Milvus is connected to once, and its collections are written by one call at a time.
+    "databases/milvus/connection.py": {"threading"},
+    "databases/milvus/database.py": {"threading"},
     # Sessions of PostgreSQL that calls on any thread share.
     "databases/postgres/pool.py": {"threading"},
 }
@@ -154,7 +162,12 @@ REACHES_DATABASES = {
     # The form of an address.
     "databases/postgres/login.py": {"urllib"},
 }
-DATABASE_CLIENTS = {"qdrant_client": "databases/qdrant/", "pg8000": "databases/postgres/"}
+DATABASE_CLIENTS = {
+    "qdrant_client": "databases/qdrant/",
+    "pg8000": "databases/postgres/",
+    "pymilvus": "databases/milvus/",
+    "milvus_lite": "databases/milvus/",
+}
 MAY_IMPORT = {
     **REACHES_DATABASES,
     # The form of a URL.
@@ -392,7 +405,7 @@ def test_threads_are_started_in_few_places_only(name: str) -> None:
     assert len(started) == allowed
 
 
-def test_environment_is_read_by_the_command_line_and_written_by_two_imports() -> None:
+def test_environment_is_read_by_the_command_line_and_written_by_three_imports() -> None:
     touched = {
         name: count
         for name in FILES
@@ -400,9 +413,10 @@ def test_environment_is_read_by_the_command_line_and_written_by_two_imports() ->
     }
     assert touched == {
         **{"cli/parser.py": 1, "inference/runtime.py": 1, "inference/tokenizer.py": 1},
+        "databases/milvus/client.py": 2,
         "sources/isolated/process.py": 1,  # passes on the variables without secrets
     }
-    for name in ("inference/runtime.py", "inference/tokenizer.py"):
+    for name in ("inference/runtime.py", "inference/tokenizer.py", "databases/milvus/client.py"):
         stored = [
             node
             for node in nodes(name)

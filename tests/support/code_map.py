@@ -52,6 +52,7 @@ SERVER = (
     "collections/writing",
     "collections/searching",
     "databases",
+    "databases/milvus",
     "databases/postgres",
     "databases/qdrant",
     "inference",

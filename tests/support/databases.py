@@ -70,6 +70,11 @@ def _postgres(folder: Path) -> Iterator[Address]:
         yield parse("tests", server.url(), {variable("tests"): PASSWORD})
 
 
+@contextmanager
+def _milvus(folder: Path) -> Iterator[Address]:
+    yield parse("tests", f"milvus:{folder}/milvus.db", {})
+
+
 ENGINES = [
     Engine(
         "qdrant",
@@ -94,6 +99,14 @@ ENGINES = [
         1_500,
         _postgres,
         lambda host, port: f"postgresql://someone@{host}:{port}/some?timeout_s=1&sslmode=disable",
+    ),
+    Engine(
+        "milvus",
+        ["pymilvus", "milvus_lite"],
+        # In a file it has no limits, and reads every row for each question; the server of its tests has limits.
+        1_500,
+        _milvus,
+        lambda host, port: f"milvus+http://{host}:{port}?timeout_s=1",
     ),
 ]
 
