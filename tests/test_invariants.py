@@ -68,6 +68,7 @@ ONE_FILE = {
         "system/idle_connections.py",
         "cli/indexing/background.py",
         "store/words/bases.py",
+        "databases/qdrant/connection.py",
     },
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
@@ -91,6 +92,8 @@ THREADS = {
     "store/words/bases.py": {"threading"},
     "system/idle_connections.py": {"threading"},
     "cli/indexing/background.py": {"threading"},
+    # A folder of Qdrant, whose client takes one call at a time.
+    "databases/qdrant/connection.py": {"threading"},
 }
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
 # the audit, the index, a large body, a search, a page of the manual, and a server that a command talks to.
@@ -135,7 +138,15 @@ ASKS_WHO_LISTENS = "net/unix_socket.py"
 ENCRYPTS = "net/certificates.py"
 # Spans to the one address of --trace-endpoint, by a package that is imported only for such an address.
 TRACES = "api/tracing.py"
+# Files that reach the vector databases of --vector-database, by packages that `databases/address.py` has
+# imported only for such an address.
+ADDRESSES = "databases/address.py"
+REACHES_DATABASES = {"databases/qdrant/connection.py": {"httpx"}}
+DATABASE_CLIENTS = {"qdrant_client": "databases/qdrant/"}
 MAY_IMPORT = {
+    **REACHES_DATABASES,
+    # The form of a URL.
+    ADDRESSES: {"urllib"},
     PAIRS: {"socket"},
     NOTIFIES: {"socket"},
     ASKS_WHO_LISTENS: {"socket"},
@@ -186,7 +197,7 @@ ROOMS = (
     "root",
     "system",
     "store telemetry",
-    "inference auth",
+    "inference auth databases",
     "collections",
     "sources",
     "api",
@@ -313,6 +324,15 @@ def test_what_sends_traces_is_imported_only_for_an_address() -> None:
     }
 
 
+@pytest.mark.parametrize("package", DATABASE_CLIENTS)
+def test_clients_of_databases_are_imported_only_for_an_address_of_theirs(package: str) -> None:
+    folder = DATABASE_CLIENTS[package]
+    found = {name for name in FILES if package in packages(name)}
+    assert found and all(name.startswith(folder) for name in found)
+    adapters = {name for name in FILES if name.startswith(folder)}
+    assert {name for name in FILES if siblings(name) & adapters} <= adapters
+
+
 def used_of_socket(name: str) -> set[str]:
     return {
         node.attr
@@ -393,6 +413,8 @@ def test_web_framework_and_status_codes_stay_in_the_api_and_the_app(name: str) -
         return
     if name == "sources/isolated/sandbox.py":
         return  # Its numbers are those of system calls.
+    if name in REACHES_DATABASES:
+        return  # Its statuses are those of answers to this server.
     assert "starlette" not in packages(name) or name in TYPED_BY_STARLETTE
     statuses = {
         node.value

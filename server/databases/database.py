@@ -132,9 +132,7 @@ class VectorDatabase(Protocol):
     def count(self, info: Info, filter: Filter | None) -> int:
         """Return how many documents there are, or how many the filter keeps; exactly."""
 
-    def nearest(
-        self, info: Info, vector: Vectors, k: int, filter: Filter | None
-    ) -> list[FoundRow]:
+    def nearest(self, info: Info, vector: Vectors, k: int, filter: Filter | None) -> list[FoundRow]:
         """Return the `k` chunks with the greatest cosine, best first. vector: float32 (D,), unit length."""
 
     def by_words(

@@ -51,6 +51,8 @@ SERVER = (
     "collections/reading",
     "collections/writing",
     "collections/searching",
+    "databases",
+    "databases/qdrant",
     "inference",
     "inference/tokenization",
     "auth",
