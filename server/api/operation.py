@@ -97,9 +97,7 @@ def checked_filter(given: dict[str, Any] | None) -> Filter | None:
     return None if filter is None or fixed(filter) else filter
 
 
-async def warnings_of(
-    collection: Readable, filter: Filter | None
-) -> list[str] | msgspec.UnsetType:
+async def warnings_of(collection: Readable, filter: Filter | None) -> list[str] | msgspec.UnsetType:
     """Return what a reply says of a filter whose conditions nothing can meet; unset where all is well."""
     return await collection.warnings(filter) or msgspec.UNSET
 

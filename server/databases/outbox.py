@@ -102,7 +102,7 @@ class Outbox:
         create = None if record is None else lambda writer: _create(writer, record)
         self._database = Database(path, VERSION, create, _migrate)
         try:
-            meta = dict(self._database.rows("SELECT key, value FROM meta"))
+            meta: dict[str, str] = dict(self._database.rows("SELECT key, value FROM meta"))
             self.record = Record(info_of(meta), meta[DATABASE], meta[THERE])
             self._last_label = int(meta[LAST_LABEL])
             self._refusal: str | None = meta.get(REFUSAL)

@@ -92,9 +92,7 @@ def prepared(write: Write) -> PreparedWrite:
     texts = (id, title or "", metadata, kept)
     size = sum(len(each.encode() if isinstance(each, str) else each) for each in texts)
     rest = (checksum, write.digest, title, metadata, kept, spans, vectors)
-    return PreparedWrite(
-        id, len(write.spans), ROW_BYTES + size + len(spans) + len(vectors), rest
-    )
+    return PreparedWrite(id, len(write.spans), ROW_BYTES + size + len(spans) + len(vectors), rest)
 
 
 def document_of(row: Columns) -> Document | None:

@@ -104,9 +104,9 @@ class Stats(msgspec.Struct):
 
     documents: null while the vector database that has them does not answer. parts: chunks; null for a collection
     in a vector database, and so is what this server then does not have: agreement, recall and changed. The index
-    is empty then, and database says the rest. model: the served model whose vectors it holds, null where none is. agreement: least
-    cosine of self-test vectors between the machines that wrote it and this one; 1 is the same arithmetic,
-    null is not known. index: its kind, parameters, size, memory of a vector, and recall@10 as measured when
+    is empty then, and database says the rest. model: the served model whose vectors it holds, null where none is.
+    agreement: least cosine of self-test vectors between the machines that wrote it and this one; 1 is the same
+    arithmetic, null is not known. index: its kind, parameters, size, memory of a vector, and recall@10 as measured when
     it was built. recall: as last measured, null while all vectors are compared. changed: time of the last
     write, null where it was not noted. reindex_error: why the last reindexing failed.
     """

@@ -111,9 +111,7 @@ async def _state(collection: ExternalCollection, limit: int) -> OutboxState:
     found = await collection.description()
     aside = await collection.writes_aside(limit) if limit and found.set_aside else []
     refused = [
-        Refused(
-            each.id, None if each.document is None else each.document.fields(), each.reason
-        )
+        Refused(each.id, None if each.document is None else each.document.fields(), each.reason)
         for each in aside
     ]
     return OutboxState(

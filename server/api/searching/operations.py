@@ -92,9 +92,7 @@ async def search(call: CollectionCall) -> Reply:
     return reply._replace(headers=headers)
 
 
-def _searched(
-    call: CollectionCall, asked: Checked, named: Readable | None
-) -> Searched:
+def _searched(call: CollectionCall, asked: Checked, named: Readable | None) -> Searched:
     """Return what is searched: the collection that the path names, or those that the request names."""
     names = asked.request.collections
     if names is None:

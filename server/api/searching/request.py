@@ -50,7 +50,8 @@ class SearchRequest(OptionsRequest, forbid_unknown_fields=True):
     text of each hit's document. include_vectors: the vector of each hit, as numbers or in base64.
     include_headings: what stands above each hit and part in its document. sort without a query lists documents.
     facets: keys of the metadata whose values are counted. fusion: how both searches of "hybrid" become one; left
-    out, "blend", and "rrf" in a vector database. collections: names of the collections to search together, in POST /search alone.
+    out, "blend", and "rrf" in a vector database. collections: names of the
+    collections to search together, in POST /search alone.
     """
 
     query: str | None = None

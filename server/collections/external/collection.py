@@ -279,16 +279,15 @@ class ExternalCollection:
     async def parts(self, ids: Sequence[str]) -> dict[str, tuple[Document, Parts]]:
         """Return the documents of these ids that exist, with their chunks and vectors."""
         return {
-            id: (entry.document, reading.parts_of(entry)) for id, entry in (await self._entries(ids)).items()
+            id: (entry.document, reading.parts_of(entry))
+            for id, entry in (await self._entries(ids)).items()
         }
 
     async def _entries(self, ids: Sequence[str]) -> dict[str, Entry]:
         waiting = await self._local(lambda: self.outbox.latest_entries(ids))
         every: dict[str, Entry | None] = dict(waiting)
         if asked := [id for id in dict.fromkeys(ids) if id not in waiting]:
-            every |= await self._ask(
-                lambda database, info: reading.entries(database, info, asked)
-            )
+            every |= await self._ask(lambda database, info: reading.entries(database, info, asked))
         return {id: entry for id in ids if (entry := every.get(id)) is not None}
 
     async def page_within(

@@ -16,7 +16,7 @@ import numpy as np
 from server.databases.database import FoundRow, VectorDatabase
 from server.errors import DatabaseAway, DatabaseRefused
 from server.store.filters.match import matches
-from server.store.filters.tree import ID, TITLE, Filter, AllOf, OneOf
+from server.store.filters.tree import ID, TITLE, AllOf, Filter, OneOf
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT, fuse
 from server.store.lexical import ask
 from server.store.passages.outline import Outline
@@ -92,13 +92,13 @@ class _Ranking:
             if self.query.weights != USUAL_WEIGHTS:
                 return self._weighted(depth, filter)
             assert self.query.vector is not None
-            return self.database.by_both(
-                self.info, self.query.vector, self.words, depth, filter
-            )
+            return self.database.by_both(self.info, self.query.vector, self.words, depth, filter)
         except (DatabaseAway, DatabaseRefused) as error:
             # Raises again where meaning cannot be searched either.
             found = self._nearest(depth, filter)
-            warning = f"words could not be searched, so these hits are by meaning alone: {error.message}"
+            warning = (
+                f"words could not be searched, so these hits are by meaning alone: {error.message}"
+            )
             self.warnings = [warning]
             return found
 
@@ -140,7 +140,9 @@ def _confirm(info: Info, filter: Filter | None, row: FoundRow) -> None:
 
 def _hit(row: FoundRow) -> Hit:
     chunk = row.chunk
-    return Hit(chunk.id, row.score, chunk.text, chunk.title, chunk.metadata, chunk.span, chunk.whole)
+    return Hit(
+        chunk.id, row.score, chunk.text, chunk.title, chunk.metadata, chunk.span, chunk.whole
+    )
 
 
 def _detailed(ranking: _Ranking, query: Query, hits: list[Hit]) -> list[Hit]:

@@ -76,9 +76,7 @@ def _pace() -> Pace:
     return Pace("the export", BYTES_PER_S, "export a part of it with a filter")
 
 
-async def _elsewhere(
-    collection: ExternalCollection, export: Export
-) -> AsyncGenerator[bytes, None]:
+async def _elsewhere(collection: ExternalCollection, export: Export) -> AsyncGenerator[bytes, None]:
     """Yield the documents of a collection in a vector database, which are not of one moment."""
     pace, after = _pace(), 0
     with RUNNING.one():
