@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -44,8 +43,8 @@ from server.api.searching import operations as searching
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs, key, manual, page
 from server.auth.gate import Access, Visit, request_id, secret_in
+from server.collections.external.connection import Connection
 from server.collections.external.metrics import OUTBOX_JOINS, OutboxMetrics
-from server.collections.external.opening import connections_of
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
 from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
@@ -76,16 +75,20 @@ S = TypeVar("S", bound=WorkerState)
 
 
 def create_app(
-    models: Sequence[Model], config: Config, folder: DataFolder, others: Pages = alone
+    models: Sequence[Model],
+    config: Config,
+    folder: DataFolder,
+    others: Pages = alone,
+    databases: Sequence[Connection] = (),
 ) -> "App":
     """Return the ASGI app; its engines and collections start and stop with the app's lifespan.
 
-    The first model is the default. others: returns the metrics pages of other processes. Raises BadSettings
-    if the keys cannot be read, the audit cannot be opened, or a vector database has no client here.
+    The first model is the default. others: returns the metrics pages of other processes. databases: of the
+    settings, which may keep collections. Raises BadSettings if the keys cannot be read or the audit cannot be
+    opened.
     """
     metrics = Metrics()
     access, tracer = Access(config, metrics), tracer_of(config)
-    databases = connections_of(config, os.environ)
     # Passed on and not kept here, so that a model that is replaced later can be freed.
     handed = [models]
 

@@ -10,7 +10,7 @@ from server.api.replies import ErrorReply, Reply
 from server.api.streaming.body_stream import BodyStream
 from server.auth.gate import HOLDER, REACHED, Needs
 from server.collections.administration.permitted import Collections, PermittedCollections
-from server.collections.kinds import Local, Readable, Writable
+from server.collections.external.kinds import Local, Readable, Writable
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.inference.registry import ModelRegistry

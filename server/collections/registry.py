@@ -13,7 +13,7 @@ from server.collections.empty_collection import EmptyCollection
 from server.collections.external.collection import ExternalCollection
 from server.collections.external.collections import ExternalCollections
 from server.collections.external.connection import Connection
-from server.collections.kinds import Local, Readable, Writable, local
+from server.collections.external.kinds import Local, Readable, Writable, local
 from server.collections.live_collection import LiveCollection, uninterrupted
 from server.collections.overview.kept_maps import KeptMaps
 from server.collections.query_cache import QueryCache

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from server import clock
+from server.clock import wall_s
 from server.databases.database import Entry
 from server.databases.outbox_rows import (
     COLUMNS,
@@ -77,11 +77,16 @@ class Batch(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """What waits. oldest_s: when the first was acknowledged, seconds since 1970; None where none waits."""
+    """What waits. at_s: when the first was acknowledged, seconds since 1970; None where none waits."""
 
     writes: int
     bytes: int
-    oldest_s: float | None
+    at_s: float | None
+
+    @property
+    def oldest_s(self) -> float | None:
+        """For how long the first has waited."""
+        return None if self.at_s is None else max(wall_s() - self.at_s, 0.0)
 
 
 class Aside(NamedTuple):
@@ -138,7 +143,7 @@ class Outbox:
         number = 0
         with self._lock:
             with self._database.transaction() as writer:
-                at, last = int(clock.wall_s() * 1e6), self._last_label
+                at, last = int(wall_s() * 1e6), self._last_label
                 for write in writes:
                     label = None
                     if write.chunks:

@@ -23,7 +23,7 @@ from server.collections.administration.permitted import Collections
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.external.collection import ExternalCollection
-from server.collections.kinds import Readable
+from server.collections.external.kinds import Readable
 from server.collections.writing.given import info_of_given
 from server.errors import (
     CollectionNotFound,
@@ -347,7 +347,7 @@ async def _stats_elsewhere(registry: Collections, collection: ExternalCollection
             not collection.connection.is_away,
             waiting.writes,
             waiting.bytes,
-            found.oldest_s,
+            waiting.oldest_s,
             found.refused,
             found.set_aside,
         ),

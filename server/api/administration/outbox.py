@@ -114,9 +114,7 @@ async def _state(collection: ExternalCollection, limit: int) -> OutboxState:
         Refused(each.id, None if each.document is None else each.document.fields(), each.reason)
         for each in aside
     ]
-    return OutboxState(
-        found.waiting.writes, found.waiting.bytes, found.oldest_s, found.refused, refused
-    )
+    return OutboxState(*found.waiting[:2], found.waiting.oldest_s, found.refused, refused)
 
 
 def _elsewhere(call: CollectionCall) -> ExternalCollection:

@@ -22,7 +22,7 @@ from server.api.operation import CollectionCall, accepting_of, readable_of
 from server.api.replies import Reply, json_body
 from server.api.streaming.body_stream import BodyStream
 from server.collections.document_limits import check_documents
-from server.collections.kinds import Writable
+from server.collections.external.kinds import Writable
 from server.collections.writing.given import add_given, check_embedder
 from server.collections.writing.outcome import Outcome
 from server.collections.writing.several_writes import SeveralWrites

@@ -19,7 +19,7 @@ from server.api.operation import (
     readable_of,
 )
 from server.api.replies import Reply, json_body
-from server.collections.kinds import Writable
+from server.collections.external.kinds import Writable
 from server.collections.writing.given import add_given
 from server.collections.writing.outcome import Outcome
 from server.collections.writing.several_writes import SeveralWrites

@@ -21,7 +21,7 @@ from server.api.searching.request import Checked, SearchRequest, Weights, checke
 from server.api.written import written
 from server.collections.external.abilities import check_search
 from server.collections.external.collection import ExternalCollection
-from server.collections.kinds import Readable
+from server.collections.external.kinds import Readable
 from server.collections.reranking import candidates, reranked
 from server.collections.searching.several import SeveralCollections
 from server.collections.served_model import with_vectors_of_one_model

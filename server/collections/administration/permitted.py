@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import contextmanager
 
 from server.collections.external.collection import ExternalCollection
-from server.collections.kinds import Local, Readable, Writable
+from server.collections.external.kinds import Local, Readable, Writable
 from server.collections.live_collection import LiveCollection
 from server.collections.overview.kept_maps import KeptMaps
 from server.collections.read_threads import ReadThreads

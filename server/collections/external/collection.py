@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from server.clock import now, wall_s
+from server.clock import now
 from server.collections import read_cost
 from server.collections.document_limits import check_all_paths
 from server.collections.external import reading, searching
@@ -73,7 +73,6 @@ class OutboxDescription:
 
     bytes_on_disk: int
     waiting: Waiting
-    oldest_s: float | None
     refused: str | None
     set_aside: int
 
@@ -316,9 +315,9 @@ class ExternalCollection:
 
         def describe() -> OutboxDescription:
             outbox, waiting = self.outbox, self.outbox.waiting
-            oldest_s = None if waiting.oldest_s is None else max(wall_s() - waiting.oldest_s, 0.0)
-            sizes = outbox.bytes_on_disk(), waiting, oldest_s
-            return OutboxDescription(*sizes, outbox.refusal, outbox.n_aside())
+            return OutboxDescription(
+                outbox.bytes_on_disk(), waiting, outbox.refusal, outbox.n_aside()
+            )
 
         return await self._local(describe)
 

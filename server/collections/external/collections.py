@@ -1,6 +1,5 @@
 """All collections in vector databases: opened with the data folder, created, found, removed."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -133,7 +132,7 @@ class ExternalCollections:
         """End the deliveries, and close files and connections; what waits is delivered after the next start."""
         for each in self.all():
             await each.delivery.close()
-        await asyncio.to_thread(self._folder.close)
+        await uninterrupted(self._folder.close)
         for connection in self.connections.values():
             await connection.close()
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from server.clock import now
 from server.collections.external.circuit import Circuit
+from server.collections.live_collection import uninterrupted
 from server.databases.database import VectorDatabase
 from server.errors import DatabaseAway, DatabaseRefused, Overloaded, RetryableError
 
@@ -112,4 +113,4 @@ class Connection:
         """Close the connection; a call that hangs is not waited for."""
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._writers.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self.database.close)
+        await uninterrupted(self.database.close)

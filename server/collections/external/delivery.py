@@ -13,6 +13,7 @@ from contextlib import suppress
 from server.clock import now
 from server.collections.external.connection import Connection
 from server.collections.external.contact import Contact
+from server.collections.live_collection import uninterrupted
 from server.databases.database import VectorDatabase
 from server.databases.outbox import Outbox
 from server.errors import CallerError, DatabaseAway, DatabaseRefused, ServerError
@@ -121,7 +122,7 @@ class Delivery:
             return
         self._stopped = True
         self._let_go()
-        await asyncio.to_thread(self._outbox.note_refusal, error.message)
+        await uninterrupted(lambda: self._outbox.note_refusal(error.message))
         log.error(
             "a write to %s is refused, and what follows waits behind it: %s",
             self._name,

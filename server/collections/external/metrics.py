@@ -6,7 +6,6 @@ from typing import Protocol
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from server.clock import wall_s
 from server.collections.external.collection import ExternalCollection
 from server.collections.external.connection import Connection
 from server.telemetry.aggregate import Join
@@ -78,7 +77,7 @@ def _values(collections: list[ExternalCollection]) -> dict[str, float]:
     return {
         "outbox_writes": sum(each.writes for each in waiting),
         "outbox_bytes": sum(each.bytes for each in waiting),
-        "outbox_oldest_seconds": max(wall_s() - min(oldest), 0.0) if oldest else 0.0,
+        "outbox_oldest_seconds": max(oldest, default=0.0),
         "outbox_refused": sum(each.outbox.refusal is not None for each in collections),
         "outbox_delivered": sum(each.delivery.counts["delivered"] for each in collections),
         "outbox_retries": sum(each.delivery.counts["retries"] for each in collections),

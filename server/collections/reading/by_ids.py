@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
 from server.collections.external.collection import ExternalCollection
-from server.collections.kinds import Readable
+from server.collections.external.kinds import Readable
 from server.store.collection import Collection
 from server.store.reading.parts import Parts, parts_of
 from server.store.reading.whole import whole_documents

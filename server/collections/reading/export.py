@@ -14,7 +14,7 @@ from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
 from server.collections.external import reading
 from server.collections.external.collection import ExternalCollection
-from server.collections.kinds import Readable
+from server.collections.external.kinds import Readable
 from server.collections.read_threads import ReadThreads
 from server.collections.reading.long_streams import Pace, Running
 from server.collections.reading.opened import opened

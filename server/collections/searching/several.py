@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from server.collections.kinds import Readable
+from server.collections.external.kinds import Readable
 from server.errors import InvalidRequest
 from server.store.filters.tree import Filter
 from server.store.records import Info

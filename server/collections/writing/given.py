@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from server.collections.chunk_embedding import embed
-from server.collections.kinds import Writable
+from server.collections.external.kinds import Writable
 from server.collections.writing.outcome import Outcome
 from server.errors import InvalidRequest, shown
 from server.inference.comparison import row_cosines

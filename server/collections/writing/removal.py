@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from server.collections.kinds import Readable
+from server.collections.external.kinds import Readable
 from server.collections.writing.outcome import Outcome
 from server.store.filters.tree import Filter
 

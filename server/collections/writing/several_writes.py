@@ -1,6 +1,6 @@
 """Several writes that make up one request: they must reach one collection, or the request is refused."""
 
-from server.collections.kinds import Writable
+from server.collections.external.kinds import Writable
 from server.errors import AlreadyExists
 
 
