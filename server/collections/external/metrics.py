@@ -46,8 +46,6 @@ class OutboxMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         connections = dict(self._externals.connections)
-        if not connections:
-            return
         up = GaugeMetricFamily(
             f"{PREFIX}_{UP}", "Whether the vector database answered last", labels=["database"]
         )
