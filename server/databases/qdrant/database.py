@@ -43,7 +43,7 @@ from server.types import Vectors
 # A server takes 32 MB a request unless it is told otherwise.
 MAX_POINTS, MAX_BYTES = 256, 16 << 20
 # Ids and documents of one request, and documents of one answer, which hold whole texts.
-MAX_IDS, PAGE = 1_000, 250
+MAX_IDS, PAGE, LOCAL_PAGE = 1_000, 250, 1_000
 # Documents to which a condition on whole texts may restrict a search over chunks.
 MAX_AMONG = 10_000
 # Ranks beyond those that are wanted which the fusion sees of each search.
@@ -59,8 +59,8 @@ class QdrantDatabase:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._connection = Connection(address)
-        # A folder is read without a network: what a page costs there is each further request.
-        self._page = MAX_AMONG if address.is_local else PAGE
+        # In a folder each request reads all rows, and none waits for a network.
+        self._page = LOCAL_PAGE if address.is_local else PAGE
 
     def ping(self) -> str:
         version = self._connection.call("info").version
@@ -113,21 +113,27 @@ class QdrantDatabase:
         self._connection.call("delete_collection", name)
 
     def put(self, info: Info, entries: Sequence[Entry]) -> None:
-        stored = self._numbers(info, [entry.document.id for entry in entries])
+        stored = self._rows(info, [entry.document.id for entry in entries])
+        newest = {key: max(numbers, default=-1) for key, (numbers, _) in stored.items()}
         # What is repeated after a newer version was stored changes nothing.
-        newest = [each for each in entries if stored.get(each.document.id, -1) <= each.number]
-        for points in _requests(newest):
+        written = [each for each in entries if newest.get(_key(each), -1) <= each.number]
+        for points in _requests(written):
             self._connection.call("upsert", info.name, points, wait=True)
-        for part in _parts(newest, MAX_IDS):
-            older = models.Filter(
-                must=[among(DOCUMENT, [document_key(each.document.id) for each in part])],
-                must_not=[among(NUMBER, [each.number for each in part])],
-            )
-            self._remove(info, older)
+        older = [
+            label
+            for each in written
+            for label, number in stored.get(_key(each), ([], []))[1]
+            if number != each.number
+        ]
+        for part in _parts(older, MAX_IDS):
+            selector = models.PointIdsList(points=part)
+            self._connection.call("delete", info.name, selector, wait=True)
 
     def delete(self, info: Info, ids: Collection[str]) -> None:
         for part in _parts(list(ids), MAX_IDS):
-            self._remove(info, every(among(DOCUMENT, [document_key(id) for id in part])))
+            rows = every(among(DOCUMENT, [document_key(id) for id in part]))
+            selector = models.FilterSelector(filter=rows)
+            self._connection.call("delete", info.name, selector, wait=True)
 
     def digests(self, info: Info, ids: Sequence[str]) -> dict[str, str]:
         return {payload["id"]: payload[DIGEST] for payload in self._firsts(info, ids, [DIGEST])}
@@ -210,8 +216,19 @@ class QdrantDatabase:
             )
         return every(among(DOCUMENT, [point.payload[DOCUMENT] for point in found]))
 
-    def _numbers(self, info: Info, ids: Sequence[str]) -> dict[str, int]:
-        return {payload["id"]: payload[NUMBER] for payload in self._firsts(info, ids, [NUMBER])}
+    def _rows(
+        self, info: Info, ids: Sequence[str]
+    ) -> dict[str, tuple[list[int], list[tuple[int, int]]]]:
+        """Return for the keys of documents the numbers of complete versions, and label and number of all rows."""
+        found: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
+        for part in _parts(list(ids), MAX_IDS):
+            wanted = every(among(DOCUMENT, [document_key(id) for id in part]))
+            for point in self._scroll(info, wanted, [DOCUMENT, NUMBER, FIRST]):
+                numbers, rows = found.setdefault(point.payload[DOCUMENT], ([], []))
+                rows.append((point.id, point.payload[NUMBER]))
+                if FIRST in point.payload:
+                    numbers.append(point.payload[NUMBER])
+        return found
 
     def _firsts(
         self, info: Info, ids: Sequence[str], fields: Sequence[str]
@@ -248,9 +265,9 @@ class QdrantDatabase:
             found += points
         return found
 
-    def _remove(self, info: Info, wanted: models.Filter) -> None:
-        selector = models.FilterSelector(filter=wanted)
-        self._connection.call("delete", info.name, selector, wait=True)
+
+def _key(entry: Entry) -> str:
+    return document_key(entry.document.id)
 
 
 def _of_documents(filter: Filter | None) -> models.Filter:
