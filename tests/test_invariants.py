@@ -70,6 +70,7 @@ ONE_FILE = {
         "store/words/bases.py",
         "databases/outbox.py",
         "databases/qdrant/connection.py",
+        "databases/postgres/pool.py",
     },
     "concurrent": {"collections/read_threads.py", "collections/external/connection.py"},
     "time": "clock.py",
@@ -100,6 +101,8 @@ THREADS = {
     "cli/indexing/background.py": {"threading"},
     # A folder of Qdrant, whose client takes one call at a time.
     "databases/qdrant/connection.py": {"threading"},
+    # Sessions of PostgreSQL that calls on any thread share.
+    "databases/postgres/pool.py": {"threading"},
 }
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
 # the audit, the index, a large body, a search, a page of the manual, and a server that a command talks to.
@@ -148,8 +151,16 @@ TRACES = "api/tracing.py"
 # Files that reach the vector databases of --vector-database, by packages that `databases/address.py` has
 # imported only for such an address.
 ADDRESSES = "databases/address.py"
-REACHES_DATABASES = {"databases/qdrant/connection.py": {"httpx"}}
-DATABASE_CLIENTS = {"qdrant_client": "databases/qdrant/"}
+CONNECTS_TO_POSTGRES = "databases/postgres/tcp.py"
+REACHES_DATABASES = {
+    "databases/qdrant/connection.py": {"httpx"},
+    CONNECTS_TO_POSTGRES: {"socket"},
+    # Contexts of TLS for its connections.
+    "databases/postgres/encryption.py": {"ssl"},
+    # The form of an address.
+    "databases/postgres/login.py": {"urllib"},
+}
+DATABASE_CLIENTS = {"qdrant_client": "databases/qdrant/", "pg8000": "databases/postgres/"}
 MAY_IMPORT = {
     **REACHES_DATABASES,
     # The form of a URL.
@@ -308,7 +319,10 @@ def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
         return
     assert packages(name) & OUTGOING == MAY_IMPORT.get(name, set())
     # SQLite's connect opens a file.
-    connecting = {ASKS_WHO_LISTENS: {"connect_ex"}}
+    connecting = {
+        ASKS_WHO_LISTENS: {"connect_ex"},
+        CONNECTS_TO_POSTGRES: {"create_connection"},
+    }
     opening = set(ONE_FILE["sqlite3"]) - {"store/sqlite/advice.py"}
     connecting |= {file: {"connect"} for file in opening}
     assert set(attributes(name, *CONNECTING)) == connecting.get(name, set())

@@ -64,7 +64,7 @@ KINDS: Mapping[str, Kind] = {
         "PostgresDatabase",
         "postgres",
         {"postgresql": "postgresql"},
-        frozenset({"ca_file", "schema", "sslmode"}),
+        frozenset({"ca_file", "sessions", "sslmode", "sslrootcert"}),
     ),
 }
 OF_ALL = frozenset({"secret_file", "timeout_s"})

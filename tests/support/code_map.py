@@ -53,6 +53,7 @@ SERVER = (
     "collections/writing",
     "collections/searching",
     "databases",
+    "databases/postgres",
     "databases/qdrant",
     "inference",
     "inference/tokenization",

