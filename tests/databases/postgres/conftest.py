@@ -42,9 +42,7 @@ def address(uri: str) -> Address:
 
 
 @pytest.fixture
-def database(
-    server: PostgresServer, opening: Callable[[str], VectorDatabase]
-) -> VectorDatabase:
+def database(server: PostgresServer, opening: Callable[[str], VectorDatabase]) -> VectorDatabase:
     return opening(server.url())
 
 

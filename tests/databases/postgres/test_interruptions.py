@@ -52,7 +52,9 @@ def locked(server: PostgresServer, info: Info) -> Iterator[None]:
     """Meanwhile no write to the collection gets its lock."""
     from pg8000.native import Connection
 
-    holder = Connection(ADMIN, host="127.0.0.1", port=server.port, database="postgres", password=PASSWORD)
+    holder = Connection(
+        ADMIN, host="127.0.0.1", port=server.port, database="postgres", password=PASSWORD
+    )
     holder.run("BEGIN")
     holder.run(f"SELECT 1 FROM {quoted(info.name)}.{MARK} FOR UPDATE")
     try:
@@ -90,7 +92,9 @@ def test_a_server_that_is_down_is_away_until_it_is_back(
     server.stop()
     try:
         for _ in range(3):
-            with pytest.raises(DatabaseAway, match=f"127.0.0.1:{server.port}/postgres does not answer"):
+            with pytest.raises(
+                DatabaseAway, match=f"127.0.0.1:{server.port}/postgres does not answer"
+            ):
                 database.count(info, None)
     finally:
         server.start()
@@ -202,7 +206,9 @@ def test_writers_and_readers_at_once_see_whole_documents(
         while not done.is_set() or not n_read:
             for each in database.entries(info, -1, 100):
                 assert len(each.rows) == each.document.metadata["chunks"]
-                assert [row.label for row in each.rows] == [each.number + i for i in range(len(each.rows))]
+                assert [row.label for row in each.rows] == [
+                    each.number + i for i in range(len(each.rows))
+                ]
             found = database.by_words(info, ["part"], 100, None)
             versions: dict[str, set[str]] = {}
             for row in found:
@@ -233,7 +239,8 @@ def test_sessions_are_no_more_than_the_address_allows(
     with ThreadPoolExecutor(6) as threads:
         with locked(server, info):
             puts = [
-                threads.submit(database.put, info, [entry(at, f"id {at}", TEXT)]) for at in range(1, 7)
+                threads.submit(database.put, info, [entry(at, f"id {at}", TEXT)])
+                for at in range(1, 7)
             ]
             eventually(lambda: len(waiting(server)) == 2)
         for put in puts:
