@@ -66,7 +66,7 @@ async def serving(
     metrics, config = Metrics(), Config(lanes=1, query_s=query_s)
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
     database = Faulty(database_at(parse("main", f"qdrant:{folder / 'qdrant'}", {})))
-    connection = Connection("main", database, query_s)  # type: ignore[arg-type]
+    connection = Connection("main", database, query_s)
     registry = CollectionRegistry(
         DataFolder(folder / "data"), models, config, metrics, [connection]
     )

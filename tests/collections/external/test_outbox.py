@@ -25,7 +25,7 @@ def put(id: str, text: str = "墨池 ink", *, chunks: int = 1) -> Put:
     document = Document(id, text, "标题", {"n": 10**30, "deep": [{"a": None}], "b": True})
     step = len(text) // chunks
     spans = [Span(n * step, (n + 1) * step) for n in range(chunks)]
-    vectors = np.arange(4 * chunks, dtype=np.float32).reshape(chunks, 4) / 7
+    vectors = (np.arange(4 * chunks).reshape(chunks, 4) / 7).astype(np.float32)
     return Put(document, f"digest of {id}", spans, vectors)
 
 

@@ -78,8 +78,7 @@ def stored(server: Server) -> dict[str, str]:
     with server.client() as client:
         after = "0"
         while after is not None:
-            parameters = {"limit": 50, "after": after}
-            page = client.get("/collections/far/documents", params=parameters).json()
+            page = client.get(f"/collections/far/documents?limit=50&after={after}").json()
             found.update((each["id"], each["text"]) for each in page["documents"])
             after = page["next"]
     return found
@@ -139,7 +138,7 @@ def test_database_that_comes_back_is_found_again(toy_artifact: Path, tmp_path: P
     with postgres_server(NEWEST) as postgres, beside(postgres, toy_artifact, tmp_path) as server:
         with server.client() as client:
             client.post("/collections", json={"name": "far", "database": "main"})
-            body = {"documents": [{"id": "a", "text": "墨池笔纸"}]}
+            body: dict[str, Any] = {"documents": [{"id": "a", "text": "墨池笔纸"}]}
             assert "queued" not in client.post("/collections/far/documents", json=body).json()
             postgres.stop()
             body = {"documents": [{"id": "b", "text": "山川湖海"}]}
