@@ -12,7 +12,7 @@ from server.api.native_errors import NATIVE
 from server.api.operation import CollectionCall, CollectionOperation, readable_of
 from server.api.replies import Reply, json_body
 from server.collections.external.collection import ExternalCollection
-from server.errors import InvalidRequest
+from server.collections.external.kinds import Readable
 
 OPTIONS = ("limit",)
 MOST = 1_000
@@ -27,7 +27,7 @@ class Refused(msgspec.Struct):
 
 
 class OutboxState(msgspec.Struct):
-    """What waits for the vector database.
+    """What waits for the vector database; nothing does in a collection of this server.
 
     waiting, bytes: acknowledged writes that it does not have. oldest_s: how long the first has waited. refused: what
     the database said of the write at the head, behind which the others wait; null while all is well. set_aside:
@@ -87,27 +87,36 @@ async def state(call: CollectionCall) -> Reply:
     options = QueryParams(call.scope["query_string"])
     check_parameters(options, OPTIONS)
     limit = whole_number(options, "limit", default=100, low=0, high=MOST)
-    return Reply(json_body(await _state(_elsewhere(call), limit)))
+    return Reply(json_body(await _state(readable_of(call), limit)))
 
 
 async def retry(call: CollectionCall) -> Reply:
+    """Try the refused write again, at once, and report what waits."""
     await decoded(call.body, OutboxAction)
-    collection = _elsewhere(call)
-    await collection.retry()
+    collection = readable_of(call)
+    if isinstance(collection, ExternalCollection):
+        await collection.retry()
     return Reply(json_body(await _state(collection, 0)))
 
 
 async def set_aside(call: CollectionCall) -> Reply:
     """Set the refused write at the head aside, and send what waits behind it. It is kept until it is deleted."""
     await decoded(call.body, OutboxAction)
-    return Reply(json_body(WasSetAside(await _elsewhere(call).set_aside())))
+    collection = readable_of(call)
+    id = await collection.set_aside() if isinstance(collection, ExternalCollection) else None
+    return Reply(json_body(WasSetAside(id)))
 
 
 async def forget(call: CollectionCall) -> Reply:
-    return Reply(json_body(Forgotten(await _elsewhere(call).forget_aside())))
+    collection = readable_of(call)
+    number = await collection.forget_aside() if isinstance(collection, ExternalCollection) else 0
+    return Reply(json_body(Forgotten(number)))
 
 
-async def _state(collection: ExternalCollection, limit: int) -> OutboxState:
+async def _state(collection: Readable, limit: int) -> OutboxState:
+    if not isinstance(collection, ExternalCollection):
+        # Its writes are stored when they are acknowledged.
+        return OutboxState(0, 0, None, None, [])
     found = await collection.description()
     aside = await collection.writes_aside(limit) if limit and found.set_aside else []
     refused = [
@@ -115,13 +124,3 @@ async def _state(collection: ExternalCollection, limit: int) -> OutboxState:
         for each in aside
     ]
     return OutboxState(*found.waiting[:2], found.waiting.oldest_s, found.refused, refused)
-
-
-def _elsewhere(call: CollectionCall) -> ExternalCollection:
-    collection = readable_of(call)
-    if not isinstance(collection, ExternalCollection):
-        raise InvalidRequest(
-            f"collection {collection.name!r} is kept by this server, so it has no outbox: its writes are stored"
-            " when they are acknowledged"
-        )
-    return collection
