@@ -154,6 +154,7 @@ ADDRESSES = "databases/address.py"
 CONNECTS_TO_POSTGRES = "databases/postgres/tcp.py"
 REACHES_DATABASES = {
     "databases/qdrant/connection.py": {"httpx"},
+    "databases/qdrant/transport.py": {"httpx", "ssl"},
     CONNECTS_TO_POSTGRES: {"socket"},
     # Contexts of TLS for its connections.
     "databases/postgres/encryption.py": {"ssl"},

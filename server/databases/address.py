@@ -68,6 +68,7 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 OF_ALL = frozenset({"secret_file", "timeout_s"})
+COUNTS, COUNT = frozenset({"shards", "replicas"}), re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,13 @@ def _options(name: str, kind: str, query: str) -> dict[str, str]:
                 kind=kind,
                 option=option[:40],
                 options=tuple(sorted(KINDS[kind].options | OF_ALL)),
+            )
+        if option in COUNTS and not COUNT.fullmatch(options[option]):
+            raise BadSettings(
+                "vector database {name}: {option} {given!r} is not a whole number from 1 to 999",
+                name=name,
+                option=option,
+                given=options[option][:40],
             )
     return options
 

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from server.databases.address import opened
 from server.databases.database import VectorDatabase
@@ -20,7 +21,12 @@ NUMBERS = count()
 MEMORY = "/dev/shm"
 
 
-@pytest.fixture(scope="session", params=ENGINES, ids=lambda engine: str(engine.name))
+def parameter(engine: Engine) -> ParameterSet:
+    """Return an engine; one that is another in a slower form is among the slow tests."""
+    return pytest.param(engine, id=engine.name, marks=[pytest.mark.slow] if engine.slow else [])
+
+
+@pytest.fixture(scope="session", params=[parameter(engine) for engine in ENGINES])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """A kind of database; tests are skipped where its packages are missing."""
     found: Engine = request.param

@@ -72,6 +72,7 @@ def test_the_secret_comes_from_a_variable_with_the_name() -> None:
         ("qdrant:data?timeout_s=nan", "timeout_s 'nan' is not"),
         ("qdrant:data?secret_file=/never/there", "/never/there cannot be read: No such file"),
         ("qdrant:data?secret_file=/dev/zero", "/dev/zero cannot be read: Not a regular file"),
+        ("qdrant+http://db?shards=0", "shards '0' is not a whole number from 1 to 999"),
         ("qdrant:" + "x" * 3_000, "has 3007 characters, at most 2000"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.databases.database import Entry, VectorDatabase
-from server.store.records import Info
+from server.store.records import Document, Info
 from tests.support.databases import DIMENSION, entry, same
 
 TEXT = "墨池是一个私有的向量服务器。It runs on machines without a GPU."
@@ -54,7 +54,8 @@ def test_nothing_is_there_at_first(database: VectorDatabase, info: Info) -> None
     database.delete(info, [])
     database.delete(info, ["a"])
     check(database, info)
-    assert database.documents(info, []) == database.digests(info, []) == {}
+    assert database.documents(info, []) == {}
+    assert database.digests(info, []) == {}
 
 
 def test_putting_again_changes_nothing(database: VectorDatabase, info: Info) -> None:
@@ -99,7 +100,8 @@ def test_deleted_documents_leave_nothing(database: VectorDatabase, info: Info) -
 def test_pages_go_on_where_they_ended(database: VectorDatabase, info: Info) -> None:
     given = [entry(3 * at + 1, f"id {at}", f"text {at}", ends=(2, 6)) for at in range(23)]
     database.put(info, given[::-1])
-    found, after = [], -1
+    found: list[tuple[int, Document]] = []
+    after = -1
     while part := database.page(info, after, 5, None):
         assert len(part) == min(5, len(given) - len(found))
         found += part

@@ -18,6 +18,7 @@ from server.store.lexical import indexed
 from server.store.records import ChunkRules, Document, Info, Span, titled
 from server.types import Vectors
 from tests.support.postgres import NEWEST, PASSWORD, postgres_server
+from tests.support.qdrant_server import running
 
 DIMENSION = 8
 INFO = Info("of_tests", "0123456789abcdef", DIMENSION, ChunkRules(100, 20))
@@ -30,7 +31,7 @@ class Engine:
 
     packages: without which it cannot run. many: documents of the test that fills one, more than any limit that it
     has by itself. running: starts one with its data in a folder, and gives its address.
-    elsewhere: the URI of a server of its kind at a host and port.
+    elsewhere: the URI of a server of its kind at a host and port. slow: minutes, and the same in another form.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Engine:
     many: int
     running: Callable[[Path], AbstractContextManager[Address]]
     elsewhere: Callable[[str, int], str]
+    slow: bool = False
 
     @property
     def missing(self) -> str | None:
@@ -60,6 +62,14 @@ def _postgres(folder: Path) -> Iterator[Address]:
         yield parse("tests", server.url(), {variable("tests"): PASSWORD})
 
 
+@contextmanager
+def _qdrant_server(folder: Path) -> Iterator[Address]:
+    with running(f"{folder}/qdrant", SECRET) as server:
+        host, port = server.server_address[:2]
+        uri = f"qdrant+http://{host!s}:{port}?timeout_s=60"
+        yield parse("tests", uri, {variable("tests"): SECRET})
+
+
 ENGINES = [
     Engine(
         "qdrant",
@@ -76,6 +86,14 @@ ENGINES = [
         3_000,
         _postgres,
         lambda host, port: f"postgresql://someone@{host}:{port}/some?timeout_s=1&sslmode=disable",
+    ),
+    Engine(
+        "qdrant-http",
+        ["qdrant_client"],
+        600,
+        _qdrant_server,
+        lambda host, port: f"qdrant+http://{host}:{port}?timeout_s=1",
+        slow=True,
     ),
 ]
 

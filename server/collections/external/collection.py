@@ -45,7 +45,7 @@ from server.store.records import Document, Info
 from server.store.search import Hit, Query
 from server.telemetry import spans
 from server.telemetry.metrics import Metrics
-from server.types import Vectors
+from server.types import Vectors, unit
 
 T = TypeVar("T")
 # Documents of one removal by filter, and of one change of metadata.
@@ -145,7 +145,8 @@ class ExternalCollection:
         await batch.embed(wanted, engine)
         writes = await uninterrupted(
             lambda: [
-                prepared(Put(document, digests[document.id], spans, vectors))
+                # Databases rank unit vectors by their products, which are cosines.
+                prepared(Put(document, digests[document.id], spans, unit(vectors)))
                 for document, spans, vectors in batch.embedded()
             ]
         )
@@ -254,9 +255,14 @@ class ExternalCollection:
             raise VectorsReplaced
         started = now()
         self._shared.metrics.searches.inc(len(queries))
-        found: list[list[Hit]] = [
-            await self._ask(partial(_searched, query=query)) for query in queries
-        ]
+        found: list[list[Hit]] = []
+        for query in queries:
+            if now() > started + self._shared.query_s:
+                raise RequestTooLarge(
+                    f"{len(found)} of {len(queries)} queries took the {self._shared.query_s:g} s of --query-s;"
+                    " send fewer queries at once"
+                )
+            found.append(await self._ask(partial(_searched, query=query)))
         self._shared.metrics.search_seconds.observe((ended := now()) - started)
         spans.note("search", started, ended)
         return found

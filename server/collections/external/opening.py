@@ -16,6 +16,7 @@ def connections_of(config: Config, environ: Mapping[str, str]) -> list[Connectio
     found = []
     for name, uri in databases_in(config.vector_database).items():
         address = parse(name, uri, environ)
-        timeout_s = max(config.query_s, address.timeout_s)
+        # A call may take several requests, and the last of them its own time.
+        timeout_s = config.query_s + address.timeout_s
         found.append(Connection(name, opened(address), timeout_s))
     return found

@@ -25,6 +25,7 @@ from server.store.search import CHUNKS_A_HIT, DEEPER, Hit, Query
 from server.store.searching.above import Above
 from server.store.searching.details import FoundPart, HitDetails
 from server.store.searching.found import Found
+from server.types import unit
 
 # Chunks that one search asks for at most. Some databases return no more.
 MOST_ROWS = 16_384
@@ -45,6 +46,7 @@ class _Ranking:
 
     def __init__(self, database: VectorDatabase, info: Info, query: Query) -> None:
         self.database, self.info, self.query = database, info, query
+        self.vector = None if query.vector is None else unit(query.vector[None])[0]
         self.words = [] if query.words is None else ask(query.words).terms
         self.warnings: list[str] = []
 
@@ -77,8 +79,8 @@ class _Ranking:
         return found
 
     def _nearest(self, depth: int, filter: Filter | None) -> list[FoundRow]:
-        assert self.query.vector is not None
-        return self.database.nearest(self.info, self.query.vector, depth, filter)
+        assert self.vector is not None
+        return self.database.nearest(self.info, self.vector, depth, filter)
 
     def _by_words(self, depth: int, filter: Filter | None) -> list[FoundRow]:
         # A query of signs alone asks for nothing.
@@ -91,8 +93,8 @@ class _Ranking:
         try:
             if self.query.weights != USUAL_WEIGHTS:
                 return self._weighted(depth, filter)
-            assert self.query.vector is not None
-            return self.database.by_both(self.info, self.query.vector, self.words, depth, filter)
+            assert self.vector is not None
+            return self.database.by_both(self.info, self.vector, self.words, depth, filter)
         except (DatabaseAway, DatabaseRefused) as error:
             # Raises again where meaning cannot be searched either.
             found = self._nearest(depth, filter)

@@ -13,6 +13,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from server.databases.address import Address
+from server.databases.qdrant.transport import AnswerTooLarge, BoundedTransport
 from server.errors import DatabaseAway, DatabaseRefused, ServerError
 
 RETRY_AFTER_S = 5
@@ -21,6 +22,10 @@ SAID = 300
 # Statuses below the server's own errors after which the same request may succeed.
 LATER = frozenset({408, 425, 429})
 DENIED = frozenset({401, 403})
+
+
+class TooLarge(DatabaseRefused):
+    """Raised where an answer is too large; one for fewer points may not be."""
 
 
 class Connection:
@@ -49,9 +54,9 @@ class Connection:
             headers={"api-key": address.secret} if address.secret else None,
             timeout=math.ceil(address.timeout_s),
             check_compatibility=False,
-            # No proxy, password file or certificates that the environment names: only what was configured.
+            # As the transport: no proxy and no password file that the environment names.
             trust_env=False,
-            verify=address.options.get("ca_file", True),
+            transport=BoundedTransport(address),
         )
 
     def call(self, method: str, /, *args: Any, **fields: Any) -> Any:
@@ -70,6 +75,8 @@ class Connection:
     def _named(self, error: Exception) -> ServerError:
         if isinstance(error, ResponseHandlingException):
             error = error.source
+        if isinstance(error, AnswerTooLarge):
+            return TooLarge(self._message("refuses this", str(error)))
         if isinstance(error, ResourceExhaustedResponse):
             return self._away(str(error), max(1, error.retry_after_s))
         if isinstance(error, UnexpectedResponse):

@@ -14,7 +14,7 @@ from qdrant_client import models
 from server.databases.address import Address
 from server.databases.database import Abilities, Entry, FoundRow
 from server.databases.qdrant.conditions import CONDITIONS, among, condition, every, matched
-from server.databases.qdrant.connection import Connection
+from server.databases.qdrant.connection import Connection, TooLarge
 from server.databases.qdrant.points import (
     DENSE,
     DIGEST,
@@ -250,18 +250,25 @@ class QdrantDatabase:
     ) -> list[Any]:
         """Return points by ascending id, in as many requests as it takes; all where there is no limit."""
         found: list[Any] = []
+        most = self._page
         start: int | None = after + 1
         while start is not None and (limit is None or len(found) < limit):
-            size = self._page if limit is None else min(self._page, limit - len(found))
-            points, start = self._connection.call(
-                "scroll",
-                info.name,
-                wanted,
-                limit=size,
-                offset=start,
-                with_payload=list(fields),
-                with_vectors=[DENSE] if vectors else False,
-            )
+            size = most if limit is None else min(most, limit - len(found))
+            try:
+                points, start = self._connection.call(
+                    "scroll",
+                    info.name,
+                    wanted,
+                    limit=size,
+                    offset=start,
+                    with_payload=list(fields),
+                    with_vectors=[DENSE] if vectors else False,
+                )
+            except TooLarge:
+                if size == 1:
+                    raise
+                most = size // 2
+                continue
             found += points
         return found
 
