@@ -90,7 +90,7 @@ class Waiting(NamedTuple):
 
 
 class Aside(NamedTuple):
-    """A write that was set aside. document: None for a deletion."""
+    """A write that was set aside. document: None for a deletion, and for a damaged one."""
 
     id: str
     document: Document | None
@@ -227,8 +227,7 @@ class Outbox:
             f"SELECT {COLUMNS}, aside FROM writes WHERE aside IS NOT NULL ORDER BY number LIMIT ?",
             (limit,),
         )
-        with self._checking():
-            return [Aside(row[1], document_of(row[:-1]), row[-1]) for row in rows]
+        return [Aside(row[1], _readable(row[:-1]), row[-1]) for row in rows]
 
     def n_aside(self) -> int:
         """Return how many writes were set aside."""
@@ -304,6 +303,13 @@ def _create(writer: Connection, record: Record) -> None:
 
 def _migrate(writer: Connection, version: int) -> None:
     raise AssertionError(f"there is no migration from version {version}")
+
+
+def _readable(row: Columns) -> Document | None:
+    try:
+        return document_of(row)
+    except Damaged:
+        return None
 
 
 def _note(writer: Connection, key: str, value: str) -> None:

@@ -292,7 +292,10 @@ class ExternalCollection:
         waiting = await self._local(lambda: self.outbox.latest_entries(ids))
         every: dict[str, Entry | None] = dict(waiting)
         if asked := [id for id in dict.fromkeys(ids) if id not in waiting]:
-            every |= await self._ask(lambda database, info: reading.entries(database, info, asked))
+            end_by = now() + self._shared.query_s
+            every |= await self._ask(
+                lambda database, info: reading.entries(database, info, asked, end_by)
+            )
         return {id: entry for id in ids if (entry := every.get(id)) is not None}
 
     async def page_within(

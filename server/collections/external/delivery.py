@@ -16,7 +16,7 @@ from server.collections.external.contact import Contact
 from server.collections.live_collection import uninterrupted
 from server.databases.database import VectorDatabase
 from server.databases.outbox import Outbox
-from server.errors import CallerError, DatabaseAway, DatabaseRefused, ServerError
+from server.errors import CallerError, DatabaseAway, DatabaseRefused, ServerError, StoreDamaged
 
 # Documents and bytes of one call, and documents after a refusal: then the one at fault is alone.
 MOST, MOST_BYTES, ALONE = 256, 8 << 20, 1
@@ -75,14 +75,12 @@ class Delivery:
                 await self._woken.wait()
                 continue
             try:
-                await self._send()
+                await self._send_or_stop()
             except DatabaseAway:
                 self.counts["retries"] += 1
                 self._let_go()
                 # Not woken by further writes: they would find the same.
                 await asyncio.sleep(max(self._connection.circuit.wait_s(now()), 0.1))
-            except (DatabaseRefused, CallerError) as error:
-                await self._refused(error)
             except Exception as error:
                 log.error("what waits for %s was not sent", self._name, exc_info=error)
                 self.counts["retries"] += 1
@@ -92,6 +90,13 @@ class Delivery:
     @property
     def _name(self) -> str:
         return f"collection {self._outbox.record.info.name!r}"
+
+    async def _send_or_stop(self) -> None:
+        """Send the next writes; stop where one of them can never be sent. Raises DatabaseAway."""
+        try:
+            await self._send()
+        except (DatabaseRefused, CallerError, StoreDamaged) as error:
+            await self._refused(error)
 
     async def _send(self) -> None:
         """Send the next writes. Raises what the database raises."""

@@ -14,6 +14,8 @@ from server.store.records import Document, Info
 
 # Documents of one call: they may be long.
 PORTION = 100
+# Documents that are read with their vectors at once, of which one is surely wanted.
+NEIGHBOURS = 8
 
 Page = list[tuple[int, Document]]
 
@@ -65,16 +67,29 @@ def keeps(filter: Filter, document: Document) -> bool:
     return matches(filter, document.metadata, beside) is True
 
 
-def entries(database: VectorDatabase, info: Info, ids: Sequence[str]) -> dict[str, Entry]:
-    """Return the documents of these ids that are there, with their chunks; one call for each, and one for all."""
+def entries(
+    database: VectorDatabase, info: Info, ids: Sequence[str], end_by: float
+) -> dict[str, Entry]:
+    """Return the documents of these ids that are there, with their chunks; raises RequestTooLarge.
+
+    end_by: when it must be done, by `clock.now`.
+    """
     found: dict[str, Entry] = {}
     for begin in range(0, len(ids), PORTION):
         some = tuple(ids[begin : begin + PORTION])
+        last = 0
         for number, _ in database.page(info, 0, len(some), OneOf(ID, some)):
-            for entry in database.entries(info, number - 1, 1):
-                # Another write may have taken its place meanwhile.
-                if entry.document.id in some:
-                    found[entry.document.id] = entry
+            if number <= last:
+                continue
+            if now() > end_by:
+                raise RequestTooLarge(
+                    f"{len(found)} of {len(ids)} documents with their vectors took the seconds of --query-s; ask"
+                    " for fewer"
+                )
+            # Those that were stored together follow each other.
+            following = database.entries(info, number - 1, NEIGHBOURS)
+            found |= {each.document.id: each for each in following if each.document.id in some}
+            last = following[-1].number if following else last
     return found
 
 

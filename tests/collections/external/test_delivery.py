@@ -1,6 +1,7 @@
 """Delivery to a real Qdrant that is made to be away, to hang, or to refuse."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -347,5 +348,27 @@ def test_two_requests_that_must_not_replace_store_one(toy_model: Model, tmp_path
         )
         assert sum(isinstance(each, AlreadyExists) for each in found) == 1
         assert sum(each == (1, False) for each in found) == 1
+
+    run(test, toy_model, tmp_path)
+
+
+def test_damaged_write_stops_its_followers_until_it_is_set_aside(
+    toy_model: Model, tmp_path: Path
+) -> None:
+    async def test(registry: CollectionRegistry, database: Faulty) -> None:
+        far = await made(registry)
+        database.fault = away
+        await far.add(documents("a", "bad", "c"))
+        with sqlite3.connect(far.outbox.path) as other:
+            other.execute("UPDATE writes SET title = 'other' WHERE id = 'bad'")
+        other.close()
+        database.fault = well
+        await until(lambda: far.outbox.refusal is not None)
+        assert "'bad' is not what was written" in str(far.outbox.refusal)
+        assert await far.set_aside() == "bad"
+        await until(lambda: not far.waiting.writes)
+        assert set(await far.documents(["a", "bad", "c"])) == {"a", "c"}
+        (aside,) = await far.writes_aside(10)
+        assert aside.document is None
 
     run(test, toy_model, tmp_path)
