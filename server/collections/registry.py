@@ -111,19 +111,18 @@ class CollectionRegistry:
 
     def own_name(self, name: str) -> str:
         """Return the name of the collection that a name or an alias leads to, which need not exist."""
-        known = name in self._live or name in self._moving or name in self.external
-        return name if known else self.aliases.get(name, name)
+        return name if self._is_own(name) else self.aliases.get(name, name)
+
+    def _is_own(self, name: str) -> bool:
+        return any(name in place for place in (self._live, self._moving, self.external))
 
     def knows(self, name: str) -> bool:
         """Return whether a name is an alias or can be read, so that a refusal of it lists no other names."""
-        if name in self._live or name in self._moving or name in self.aliases:
-            return True
-        if name in self.external:
-            return True
-        return name == DEFAULT and name not in self._leaving
+        is_first = name == DEFAULT and name not in self._leaving
+        return is_first or self._is_own(name) or name in self.aliases
 
     def get(self, name: str) -> Local:
-        """Return the collection of this name or alias as `readable` does; raises InvalidRequest for one elsewhere."""
+        """Return a collection of this server as `readable` does; raises InvalidRequest for one elsewhere."""
         return local(self.readable(name))
 
     def readable(self, name: str) -> Readable:
@@ -132,11 +131,9 @@ class CollectionRegistry:
         The default one is there, empty and without files, before its first write.
         """
         own = self.own_name(name)
-        if (external := self.external.get(own)) is not None:
-            return external
-        live = self._live.get(own) or self._moving.get(own)
-        if live is not None:
-            return live
+        found = self.external.get(own) or self._live.get(own) or self._moving.get(own)
+        if found is not None:
+            return found
         self._folder.check(own)
         if own != name:
             raise CollectionNotFound(
@@ -155,8 +152,7 @@ class CollectionRegistry:
 
     async def accepting(self, name: str) -> Writable:
         """Return the collection of this name, for documents; see `writable`."""
-        external = self.external.get(self.own_name(name))
-        return await self.writable(name) if external is None else external
+        return self.external.get(self.own_name(name)) or await self.writable(name)
 
     async def writable(self, name: str) -> LiveCollection:
         """Return the collection of this name, for writing; the default one is created where it is missing."""
@@ -191,11 +187,10 @@ class CollectionRegistry:
     def _check_free(self, name: str) -> None:
         """Raise AlreadyExists where a name is taken, or about to be."""
         # subtle: a thread that replaces or removes a collection takes it from the folder first.
-        if name in self._live or name in {*self._leaving, *self._coming, *self._claimed}:
+        busy = {*self._leaving, *self._coming, *self._claimed}
+        if name in self._live or name in busy or name in self.external:
             raise AlreadyExists(f"collection {name!r} exists already", param="name")
         self._folder.check_free(name)
-        if name in self.external:
-            raise AlreadyExists(f"collection {name!r} exists already", param="name")
 
     async def create_external(self, info: Info, database: str) -> ExternalCollection:
         """Create a collection in a vector database; see `ExternalCollections.create`."""
@@ -293,9 +288,7 @@ class CollectionRegistry:
         self._check_own(name, "rename it")
         live = self._live.get(name)
         if live is None:
-            self._folder.check(name)
-            if name in self.external:
-                self.get(name)
+            self.get(name)
             raise CollectionNotFound(f"there is no collection {name!r} to rename")
         if self.aliases.get(new) != name:
             self._check_free(new)

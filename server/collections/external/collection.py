@@ -193,7 +193,8 @@ class ExternalCollection:
             except DatabaseAway:
                 waiting = await self._waiting(each)
                 found = [id for id in each if id not in waiting or waiting[id] is not None]
-            return await self._delete(found)
+            number = await self._append_removal(found)
+        return Outcome(len(found), not await self.delivery.reached(number))
 
     async def delete_where(self, filter: Filter) -> Outcome:
         """Delete the documents that the filter keeps, also those that wait; raises DatabaseAway."""
@@ -205,14 +206,12 @@ class ExternalCollection:
             stored = await self._ask(
                 lambda database, info: reading.ids(database, info, filter, MOST_REMOVED, end_by)
             )
-            return await self._delete([*(id for id in stored if id not in waiting), *kept])
+            found = [*(id for id in stored if id not in waiting), *kept]
+            number = await self._append_removal(found)
+        return Outcome(len(found), not await self.delivery.reached(number))
 
-    async def _delete(self, ids: Sequence[str]) -> Outcome:
-        if not ids:
-            return Outcome(0)
-        writes = await uninterrupted(lambda: [prepared(Delete(id)) for id in ids])
-        number = await self._append(writes)
-        return Outcome(len(ids), not await self.delivery.reached(number))
+    async def _append_removal(self, ids: Sequence[str]) -> int:
+        return await self._append(await uninterrupted(lambda: [prepared(Delete(id)) for id in ids]))
 
     async def change(self, patches: Mapping[str, Patch]) -> tuple[Changed, Outcome]:
         """Change the metadata of documents, all or none; their vectors stay as they are."""
@@ -232,7 +231,7 @@ class ExternalCollection:
         return Changed(changed, missing), Outcome(len(changed), queued)
 
     async def _append(self, writes: Sequence[PreparedWrite]) -> int:
-        """Append writes; raises DatabaseAway where too much waits. Returns the number of the last."""
+        """Append writes; raises DatabaseAway where too much waits. Returns the number of the last, 0 for none."""
         self._check_there()
         if not writes:
             return 0
