@@ -123,3 +123,27 @@ def test_removed_collection_is_gone_here_and_there(toy_model: Model, tmp_path: P
         assert made.json()["documents"] == 0
 
     over(test, toy_model, tmp_path)
+
+
+def test_aliases_lead_to_it_and_keep_it(toy_model: Model, tmp_path: Path) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await posted(client, "/documents", {"documents": DOCUMENTS})
+        alias = await client.put("/aliases/current", json={"collection": "far"})
+        assert alias.status_code == 200, alias.text
+        body = {"query": "墨池笔纸"}
+        found = (await client.post("/collections/current/search", json=body)).json()
+        assert found["hits"][0]["id"] == "0"
+        stored = await client.post(
+            "/collections/current/documents", json={"documents": [{"id": "new", "text": "新墨"}]}
+        )
+        assert stored.json()["stored"] == 1
+        assert (await client.delete("/collections/far")).status_code == 409
+        assert (await client.delete("/aliases/current")).status_code == 200
+        taken = await client.post("/collections", json={"name": "far"})
+        assert taken.status_code == 409
+        unknown = {"name": "other", "database": "nowhere"}
+        refused = await client.post("/collections", json=unknown)
+        assert refused.status_code == 400
+        assert "'main'" in refused.json()["error"]["message"]
+
+    over(test, toy_model, tmp_path)
