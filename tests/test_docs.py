@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from server import VERSION, errors
 from server.api import replies
 from server.api.dialects import openai, tei
 from server.app import every_operation
+from server.collections.external.collection import ExternalCollection
+from server.collections.external.connection import Connection
+from server.collections.external.metrics import OutboxMetrics
 from server.collections.metrics import CollectionMetrics
 from server.config import Config
 from server.config_sources import env_name
@@ -253,10 +256,20 @@ KINDS = {
 }
 
 
+class NoneElsewhere:
+    """No vector database: the metrics have their names all the same."""
+
+    connections: Mapping[str, Connection] = {}
+
+    def all(self) -> list[ExternalCollection]:
+        return []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_metric_is_documented_with_its_type_and_no_other_is(language: str) -> None:
     registry = Metrics().registry
     registry.register(CollectionMetrics(lambda: []))
+    registry.register(OutboxMetrics(NoneElsewhere()))
     kinds = {
         f"{family.name}_total" if family.type == "counter" else family.name: family.type
         for family in registry.collect()

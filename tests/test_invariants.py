@@ -71,12 +71,13 @@ ONE_FILE = {
         "system/idle_connections.py",
         "cli/indexing/background.py",
         "store/words/bases.py",
+        "databases/outbox.py",
         "databases/qdrant/connection.py",
         "databases/milvus/connection.py",
         "databases/milvus/database.py",
         "databases/postgres/pool.py",
     },
-    "concurrent": "collections/read_threads.py",
+    "concurrent": {"collections/read_threads.py", "collections/external/connection.py"},
     "time": "clock.py",
     "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
@@ -85,14 +86,19 @@ ONE_FILE = {
         "telemetry/process_metrics.py",
         "telemetry/tei_metrics.py",
         "collections/metrics.py",
+        "collections/external/metrics.py",
     },
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
 # Lanes are threads, reads have some of their own, and two caches and a file of names that threads share
-# have a lock. A command reads files in a thread that may wait for ever, and asyncio would wait for it at the end.
+# have a lock. Calls to a vector database have threads of their own, and its outbox, to which requests append while
+# a thread delivers, has a lock. A command reads files in a thread that may wait for ever, and asyncio would wait
+# for it at the end.
 THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
+    "collections/external/connection.py": {"concurrent"},
+    "databases/outbox.py": {"threading"},
     "store/folder.py": {"threading"},
     "store/hit_cache.py": {"threading"},
     "store/words/bases.py": {"threading"},
@@ -122,6 +128,7 @@ TO_THREAD = {
     "collections/read_threads.py": 1,
     "collections/administration/restore.py": 1,
     "collections/registry.py": 2,
+    "collections/external/connection.py": 1,
     "net/reload.py": 1,
     "system/memory.py": 1,
     "cli/connection.py": 1,
@@ -505,6 +512,8 @@ def test_only_keys_the_audit_traces_and_a_note_ask_what_time_it_is() -> None:
         "cli/commands/keys.py",
         # Shown to people, and read by nothing.
         "store/collection.py",
+        # Labels and ages of writes that wait for a vector database: labels never go back.
+        "databases/outbox.py",
     }
     for name in FILES:
         if name == "system/host.py":

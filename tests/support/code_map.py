@@ -47,6 +47,7 @@ SERVER = (
     "collections",
     "collections/cutting",
     "collections/administration",
+    "collections/external",
     "collections/overview",
     "collections/reading",
     "collections/writing",
