@@ -1,0 +1,242 @@
+"""What the stored lines say of a model and a machine: every number of the capacity model that was measured.
+
+Nothing here is assumed: a number that no line has raises NotMeasured, which names the case to run.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.capacity.service import (
+    MAX_TOKENS,
+    ServiceTime,
+    Tokens,
+    fitted,
+    lengths_of,
+    saturated,
+)
+from benchmarks.encode import SHAPES
+from benchmarks.machine import Line
+from benchmarks.report.lines import read
+from export.known.models import PUBLISHED
+
+RESULTS = Path(__file__).parents[1] / "results"
+SHIPPED = "bge-small-zh-v1.5"
+# Tokens of a law article, on average, in the lines of `serve` and `disk` (`benchmarks.workloads`).
+LAW_TOKENS = 124
+# Characters that make each request of a benchmark unique (`workloads.unique`).
+MARK_TOKENS = 3
+# Loads of `serve` whose lanes always find work, so that its rate is what they can do.
+FULL = (("queries", 64), ("laws", 16), ("mixed", 16))
+# Standard deviations between the median and the 99th percentile of a normal distribution.
+DEVIATIONS = 2.3263
+
+
+class NotMeasured(Exception):
+    """Raised when no stored line has what the computation needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """What a search costs beside its embedding, on the thread that reads. Seconds of one core.
+
+    base_s: without the index. index_s: of the index by its rows, ascending. rows: of the index that the
+    base was measured beside. joined: the part of a lone search's index time that each of 16 together takes.
+    spread: standard deviation of the logarithm of the index time.
+    """
+
+    base_s: float
+    index_s: Sequence[tuple[int, float]]
+    joined: float
+    spread: float
+
+    def of(self, rows: float) -> float:
+        """Return the seconds of a search among so many vectors; past the largest the last slope goes on."""
+        return self.base_s + self.of_index(rows)
+
+    def of_index(self, rows: float) -> float:
+        (x0, y0), (x1, y1) = self._around(rows)
+        return max(0.0, y0 + (rows - x0) * (y1 - y0) / (x1 - x0)) if rows > 0 else 0.0
+
+    def _around(self, rows: float) -> tuple[tuple[int, float], tuple[int, float]]:
+        above = next((i for i, (x, _) in enumerate(self.index_s) if x >= rows), len(self.index_s))
+        place = min(max(above, 1), len(self.index_s) - 1)
+        return self.index_s[place - 1], self.index_s[place]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model on one machine.
+
+    cores: of that machine. service: of a lane, while the others rest. wide: how many times as fast two
+    threads compute a lone text. crowding: how many times as long a batch takes while all lanes compute.
+    request_s: core seconds of a request without tokens. http_s: of a request's time outside queue and model.
+    tokens_core_s: of large requests over HTTP, a core. writing: how many times as long a search takes while
+    documents are added. index_bytes: of a vector in memory beside two bytes a number.
+    """
+
+    model: str
+    machine: str
+    cores: int
+    service: ServiceTime
+    wide: float
+    crowding: float
+    request_s: float
+    http_s: float
+    tokens_core_s: float
+    dimension: int
+    file_bytes: float
+    searching: Searching
+    writing: float
+    code_bytes: float
+    document_bytes: float
+    text_bytes: float
+
+
+def stored() -> list[Line]:
+    """Return all lines of benchmarks/results, from old to new."""
+    return read(sorted(RESULTS.glob("*.jsonl")))
+
+
+def measured(lines: Sequence[Line], model: str = SHIPPED) -> Measured:
+    """Return what the lines, from old to new, say of a model; raises NotMeasured."""
+    laws = _last(lines, "serve", workload="laws", clients=16)
+    cores = int(laws["machine"]["cores"])
+    narrow = encoded(lines, 1)
+    share, file_mb = _beside_shipped(lines, model)
+    request_s = _last(lines, "loop", clients=16)["core_us"] / 1e6
+    disk = _last(lines, "disk")
+    index = _index(lines)
+    adding = _last(lines, "search while adding")
+    return Measured(
+        model=model,
+        machine=f"{cores} cores, {laws['machine']['cpu']}",
+        cores=cores,
+        service=narrow.slowed(1 / share),
+        wide=_wide(lines, narrow),
+        crowding=crowding(lines, narrow, cores, request_s),
+        request_s=request_s,
+        http_s=_http_s(lines),
+        tokens_core_s=laws["served_per_s"] * LAW_TOKENS / cores * share,
+        dimension=dimension(model),
+        file_bytes=file_mb * 1e6,
+        searching=_searching(lines, index, cores),
+        writing=max(1.0, adding["adding_p50_ms"] / adding["idle_p50_ms"]),
+        code_bytes=index[-1]["index"]["bytes_per_vector"] - 2 * SHIPPED_DIMENSION,
+        document_bytes=disk["bytes_per_document"],
+        text_bytes=disk["text_bytes"],
+    )
+
+
+def dimension(model: str) -> int:
+    """Return the numbers of a vector of a published model; raises NotMeasured for an unknown one."""
+    for known in PUBLISHED:
+        if known.name.rpartition("/")[2] == model:
+            return known.dimension or known.hidden
+    raise NotMeasured(f"the size of the vectors of {model!r} is not known")
+
+
+SHIPPED_DIMENSION = dimension(SHIPPED)
+
+
+def encoded(lines: Sequence[Line], threads: int) -> ServiceTime:
+    """Return the service time of the shipped model by the lines of `encode`; raises NotMeasured."""
+    return fitted(
+        {
+            tuple(lengths): sum(lengths) / _last(lines, "encode", shape=shape, threads=threads)[
+                "here_ktok_s"
+            ] / 1e3
+            for shape, lengths in SHAPES.items()
+        }
+    )
+
+
+def crowding(
+    lines: Sequence[Line], narrow: ServiceTime, cores: int, request_s: float
+) -> float:
+    """Return how many times as long a batch takes while all lanes compute, by the lines of `serve`.
+
+    They have the rate over HTTP of lanes that always find work. What the lanes would do, if each were as
+    fast as one alone and the cores did nothing but this and `request_s` a request, follows from `encode`.
+    """
+    found = []
+    for workload, clients in FULL:
+        full = saturated(narrow, marked(workload))
+        line = _last(lines, "serve", workload=workload, clients=clients)
+        a_text_s = cores / line["served_per_s"] - request_s
+        found.append(a_text_s * full.texts / full.batch_s)
+    return max(1.0, median(found))
+
+
+def marked(workload: str) -> Tokens:
+    """Return token counts of a workload whose requests are all different: int64 (N,)."""
+    return np.minimum(lengths_of(workload) + MARK_TOKENS, MAX_TOKENS)
+
+
+def _wide(lines: Sequence[Line], narrow: ServiceTime) -> float:
+    two = encoded(lines, 2)
+    return max(1.0, median(narrow.of([n]) / two.of([n]) for n in (18, 64, 128)))
+
+
+def _http_s(lines: Sequence[Line]) -> float:
+    """Return the time of a request outside queue and model, at half load; `latency` has it as `rest`."""
+    found = [
+        _last(lines, "latency", workload=name, load=0.5)["mean_ms"]
+        for name in ("queries", "laws", "mixed")
+    ]
+    return median(mean["rest"] + mean["tokenize"] for mean in found) / 1e3
+
+
+def _searching(lines: Sequence[Line], index: Sequence[Line], cores: int) -> Searching:
+    line, collection = _last(lines, "search", clients=16), _last(lines, "collection")
+    whole_s = max(0.0, cores * (1 / line["search_per_s"] - 1 / line["embed_per_s"]))
+    sizes = [(each["rows"], each["p50_ms"] / 1e3) for each in index]
+    largest = index[-1]
+    found = Searching(
+        base_s=0.0,
+        index_s=sizes,
+        joined=min(1.0, largest["ms_a_query_of_16"] / largest["p50_ms"]),
+        spread=math.log(largest["p99_ms"] / largest["p50_ms"]) / DEVIATIONS,
+    )
+    base_s = max(0.0, whole_s - found.of_index(collection["parts"]))
+    return Searching(base_s, found.index_s, found.joined, found.spread)
+
+
+def _index(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines of compressed indexes that the last run measured, by their size; raises NotMeasured."""
+    found = [
+        line
+        for line in lines
+        if line["case"] == "index search" and line["index"]["kind"] != "exact"
+    ]
+    of_run = [line for line in found if _commit(line) == _commit(found[-1])]
+    by_rows: Mapping[int, Line] = {line["rows"]: line for line in of_run}
+    if len(by_rows) < 2:
+        raise NotMeasured("no lines of `index search` with two sizes: run `make bench`")
+    return [by_rows[rows] for rows in sorted(by_rows)]
+
+
+def _beside_shipped(lines: Sequence[Line], model: str) -> tuple[float, float]:
+    """Return a model's speed as a share of the shipped one's, and its file, MB.
+
+    The cases `families` of one run, on a second of CPU time: the machine may have been busy.
+    """
+    shipped, other = (_last(lines, "families", model=name) for name in (SHIPPED, model))
+    return other["tokens_cpu_s_1x128"] / shipped["tokens_cpu_s_1x128"], other["file_mb"]
+
+
+def _commit(line: Line) -> Any:
+    return line["machine"].get("commit")
+
+
+def _last(lines: Sequence[Line], case: str, **where: Any) -> Line:
+    for line in reversed(lines):
+        if line["case"] == case and where.items() <= line.items():
+            return line
+    named = "".join(f", {key} {value}" for key, value in where.items())
+    raise NotMeasured(f"no line of the case {case!r}{named}")
