@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document_tokens=given.tokens,
         query_tokens=given.query_tokens,
         writes_s=given.writes,
+        filtered=given.filtered,
     )
     site = Site(
         store=given.store,
@@ -82,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokens", type=tokens, default=LAW_TOKENS, help="of a document, on average (124)")
     add("--query-tokens", type=tokens, default=18, help="of a query, on average (18)")
     add("--writes", type=rate, default=0.0, help="new documents: 5k/day, 2/s (default: none)")
+    part = _of(lambda text: quantity(text, {"%": 0.01}, 0, 1))
+    add("--filtered", type=part, default=0.0, help="of the searches that have a filter: 30%%")
     add("--model", default=SHIPPED, help=f"a model of the case families (default: {SHIPPED})")
     add("--store", choices=("local", *DATABASES), default="local", help="of vectors (local)")
     add("--replicas", type=few, default=1, help="copies of everything (1)")

@@ -5,7 +5,7 @@ Nothing here is assumed: a number that no line has raises NotMeasured, which nam
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,21 +47,24 @@ class Searching:
 
     base_s: without the index. index_s: of the index by its rows, ascending. rows: of the index that the
     base was measured beside. joined: the part of a lone search's index time that each of 16 together takes.
-    spread: standard deviation of the logarithm of the index time.
+    spread: standard deviation of the logarithm of the index time. filtered: how many times as long the
+    index takes with the dearest filter.
     """
 
     base_s: float
     index_s: Sequence[tuple[int, float]]
     joined: float
     spread: float
+    filtered: float
 
-    def of(self, rows: float) -> float:
-        """Return the seconds of a search among so many vectors; past the largest the last slope goes on."""
-        return self.base_s + self.of_index(rows)
+    def of_index(self, rows: float, filtered: float = 0.0) -> float:
+        """Return the seconds of the index among so many vectors; past the largest the last slope goes on.
 
-    def of_index(self, rows: float) -> float:
+        filtered: the part of searches that have a filter.
+        """
         (x0, y0), (x1, y1) = self._around(rows)
-        return max(0.0, y0 + (rows - x0) * (y1 - y0) / (x1 - x0)) if rows > 0 else 0.0
+        plain = max(0.0, y0 + (rows - x0) * (y1 - y0) / (x1 - x0))
+        return plain * (1 + filtered * (self.filtered - 1))
 
     def _around(self, rows: float) -> tuple[tuple[int, float], tuple[int, float]]:
         above = next((i for i, (x, _) in enumerate(self.index_s) if x >= rows), len(self.index_s))
@@ -77,7 +80,8 @@ class Measured:
     threads compute a lone text. crowding: how many times as long a batch takes while all lanes compute.
     request_s: core seconds of a request without tokens. http_s: of a request's time outside queue and model.
     tokens_core_s: of large requests over HTTP, a core. writing: how many times as long a search takes while
-    documents are added. index_bytes: of a vector in memory beside two bytes a number.
+    documents are added. code_bytes: of a vector in memory beside
+    two bytes a number. document_bytes: of a law on the disk, with its vector of the shipped model.
     """
 
     model: str
@@ -95,7 +99,6 @@ class Measured:
     writing: float
     code_bytes: float
     document_bytes: float
-    text_bytes: float
 
 
 def stored() -> list[Line]:
@@ -129,7 +132,6 @@ def measured(lines: Sequence[Line], model: str = SHIPPED) -> Measured:
         writing=max(1.0, adding["adding_p50_ms"] / adding["idle_p50_ms"]),
         code_bytes=index[-1]["index"]["bytes_per_vector"] - 2 * SHIPPED_DIMENSION,
         document_bytes=disk["bytes_per_document"],
-        text_bytes=disk["text_bytes"],
     )
 
 
@@ -148,17 +150,15 @@ def encoded(lines: Sequence[Line], threads: int) -> ServiceTime:
     """Return the service time of the shipped model by the lines of `encode`; raises NotMeasured."""
     return fitted(
         {
-            tuple(lengths): sum(lengths) / _last(lines, "encode", shape=shape, threads=threads)[
-                "here_ktok_s"
-            ] / 1e3
+            tuple(lengths): sum(lengths)
+            / _last(lines, "encode", shape=shape, threads=threads)["here_ktok_s"]
+            / 1e3
             for shape, lengths in SHAPES.items()
         }
     )
 
 
-def crowding(
-    lines: Sequence[Line], narrow: ServiceTime, cores: int, request_s: float
-) -> float:
+def crowding(lines: Sequence[Line], narrow: ServiceTime, cores: int, request_s: float) -> float:
     """Return how many times as long a batch takes while all lanes compute, by the lines of `serve`.
 
     They have the rate over HTTP of lanes that always find work. What the lanes would do, if each were as
@@ -170,7 +170,7 @@ def crowding(
         line = _last(lines, "serve", workload=workload, clients=clients)
         a_text_s = cores / line["served_per_s"] - request_s
         found.append(a_text_s * full.texts / full.batch_s)
-    return max(1.0, median(found))
+    return max(1.0, float(median(found)))
 
 
 def marked(workload: str) -> Tokens:
@@ -189,7 +189,7 @@ def _http_s(lines: Sequence[Line]) -> float:
         _last(lines, "latency", workload=name, load=0.5)["mean_ms"]
         for name in ("queries", "laws", "mixed")
     ]
-    return median(mean["rest"] + mean["tokenize"] for mean in found) / 1e3
+    return float(median(mean["rest"] + mean["tokenize"] for mean in found)) / 1e3
 
 
 def _searching(lines: Sequence[Line], index: Sequence[Line], cores: int) -> Searching:
@@ -202,9 +202,28 @@ def _searching(lines: Sequence[Line], index: Sequence[Line], cores: int) -> Sear
         index_s=sizes,
         joined=min(1.0, largest["ms_a_query_of_16"] / largest["p50_ms"]),
         spread=math.log(largest["p99_ms"] / largest["p50_ms"]) / DEVIATIONS,
+        filtered=_filtered(lines),
     )
-    base_s = max(0.0, whole_s - found.of_index(collection["parts"]))
-    return Searching(base_s, found.index_s, found.joined, found.spread)
+    return replace(found, base_s=max(0.0, whole_s - found.of_index(collection["parts"])))
+
+
+def _filtered(lines: Sequence[Line]) -> float:
+    """Return how many times as long a search with the dearest filter takes, beside that run's without."""
+    rows = _last(lines, "index filter")["rows"]
+    commit = _commit(_last(lines, "index filter"))
+    plain = [
+        line["p50_ms"]
+        for line in lines
+        if (line["case"], line.get("rows"), _commit(line)) == ("index search", rows, commit)
+    ]
+    if not plain:
+        raise NotMeasured(f"no line of `index search` with {rows} rows beside `index filter`")
+    found = [
+        line["p50_ms"]
+        for line in lines
+        if (line["case"], line.get("rows"), _commit(line)) == ("index filter", rows, commit)
+    ]
+    return max(1.0, float(max(found)) / float(plain[-1]))
 
 
 def _index(lines: Sequence[Line]) -> list[Line]:

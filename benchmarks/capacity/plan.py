@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from benchmarks.capacity.queueing import (
     spread,
     times,
 )
-from benchmarks.capacity.service import MAX_TOKENS, lengths_of, saturated
+from benchmarks.capacity.service import MAX_TOKENS, lengths_of, servers
 from server.collections.read_queue import JOINED_S, LIGHT_S, MAX_JOINED
 from server.collections.read_threads import MIN_THREADS
 from server.config import Config
@@ -41,7 +42,7 @@ LONELY = 1e-3
 class Load:
     """What is asked of the machines. Tokens are averages; the rates are of the busiest minute.
 
-    p99_s: the time within which 99 of 100 searches are answered.
+    p99_s: the time within which 99 of 100 searches are answered. filtered: the part that has a filter.
     """
 
     documents: int
@@ -50,6 +51,7 @@ class Load:
     document_tokens: int = LAW_TOKENS
     query_tokens: int = 18
     writes_s: float = 0.0
+    filtered: float = 0.0
 
     @property
     def parts(self) -> float:
@@ -123,7 +125,7 @@ def plan(load: Load, site: Site, measured: Measured) -> Plan:
             " or keep the vectors in a database (--store qdrant, milvus or postgres)"
         )
     nodes, found = _enough(load, site, measured)
-    database_bytes, database_nodes = _database(load, site, measured)
+    database_bytes, database_nodes = database_size(load, site, measured)
     machines_cores = nodes * site.cores
     return Plan(
         nodes=nodes,
@@ -183,7 +185,7 @@ def share(load: Load, site: Site, nodes: int) -> Load:
 def latency(load: Load, site: Site, measured: Measured) -> Latency:
     """Return the times of searches on one machine; raises Overloaded."""
     local = site.store == "local"
-    read_s = measured.searching.of(load.parts) if local else 0.0
+    read_s = _read_s(load, measured) if local else 0.0
     writing = load.writes_s * load.document_tokens / measured.tokens_core_s / site.cores
     beside = load.queries_s * (measured.request_s + read_s) / site.cores
     if writing + beside >= 1:
@@ -192,18 +194,14 @@ def latency(load: Load, site: Site, measured: Measured) -> Latency:
     slow = (1 + writing / site.cores) / (1 - beside)
     lengths = lengths_of("queries", load.query_tokens)
     service = measured.service.slowed(slow * (measured.crowding if site.cores > 1 else 1.0))
-    alone_s, full = service.of_each(lengths), saturated(service, lengths)
-    one_s = float(alone_s.mean())
-    lanes = Servers(
-        lanes=site.cores,
-        one_s=one_s,
-        lone_s=one_s / (measured.crowding * wide(measured.wide, site.cores)),
-        full=full.texts,
-        full_s=full.batch_s,
-        one_variation=float(alone_s.var()) / one_s**2,
-        full_variation=full.variation,
+    lanes = servers(
+        service, lengths, site.cores, measured.crowding * wide(measured.wide, site.cores)
     )
-    total = times(balance(load.queries_s, lanes), alone_s) + measured.http_s + site.database_s
+    total = (
+        times(balance(load.queries_s, lanes), service.of_each(lengths))
+        + measured.http_s
+        + site.database_s
+    )
     if local:
         total = total + _reading(
             load, measured, site.cores, slow * (1 + (measured.writing - 1) * writing)
@@ -220,12 +218,18 @@ def wide(two: float, cores: int) -> float:
     return 1 / (serial + (1 - serial) / threads)
 
 
+def _read_s(load: Load, measured: Measured) -> float:
+    """Return the core seconds of a search beside its embedding."""
+    return measured.searching.base_s + measured.searching.of_index(load.parts, load.filtered)
+
+
 def _reading(load: Load, measured: Measured, cores: int, slow: float) -> Seconds:
     """Return the times of searches from vector to hits: those that wait run together, on one thread."""
     searching = measured.searching
-    index_s, read_s = searching.of_index(load.parts) * slow, searching.of(load.parts) * slow
+    read_s = _read_s(load, measured) * slow
+    index_s = read_s - searching.base_s * slow
     # Searches that are too long to join run on all threads but one, each for itself.
-    light = searching.of(load.parts) <= LIGHT_S
+    light = _read_s(load, measured) <= LIGHT_S
     joined = max(1.0, min(MAX_JOINED, JOINED_S / read_s)) if light else 1.0
     threads = 1 if light else max(MIN_THREADS, cores) - 1
     each_s = searching.base_s * slow + index_s * searching.joined
@@ -266,7 +270,7 @@ def disk(load: Load, site: Site, measured: Measured) -> float:
     return DISK_ROOM * load.documents * each
 
 
-def _database(load: Load, site: Site, measured: Measured) -> tuple[float, int]:
+def database_size(load: Load, site: Site, measured: Measured) -> tuple[float, int]:
     """Return the bytes of memory and the machines of the database, with its replicas."""
     if site.store == "local":
         return 0.0, 0
@@ -280,7 +284,7 @@ def one_machine(load: Load, site: Site, measured: Measured) -> tuple[float, str]
     """Return the documents at which one machine with a local store ends, and by which limit."""
     local = replace(site, store="local")
 
-    def fits(documents: int, limit: str) -> bool:
+    def fits(limit: str, documents: int) -> bool:
         some = replace(load, documents=documents)
         if limit == "memory":
             return memory(some, local, measured) <= site.memory_bytes
@@ -288,7 +292,7 @@ def one_machine(load: Load, site: Site, measured: Measured) -> tuple[float, str]
             return disk(some, local, measured) <= site.disk_bytes
         return lonely(some, local, measured) <= load.p99_s
 
-    ends = {limit: _last_that(lambda n, by=limit: fits(n, by)) for limit in LIMITS}
+    ends = {limit: _last_that(partial(fits, limit)) for limit in LIMITS}
     least = min(ends, key=ends.__getitem__)
     return ends[least], least
 

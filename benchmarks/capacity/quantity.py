@@ -1,6 +1,7 @@
 """Quantities with units as people write them: 50M, 200/s, 5000/day, 100ms, 1.5 h, 32GB.
 
-A number without a unit has the base unit of its kind. Anything that is not wholly understood is refused.
+A count, a rate a second and a number of bytes may stand without one; a time may not. Anything that is not
+wholly understood is refused.
 """
 
 import math

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.capacity.queueing import Servers
 from benchmarks.workloads import LENGTHS, QUANTILES
 from server.config import Config
 from server.inference.batching import BatchLimits, Job, Queue
@@ -86,7 +87,7 @@ def lengths_of(workload: str, mean: float | None = None, count: int = TEXTS) -> 
     if mean is not None:
         tokens = tokens * (mean / tokens.mean())
     shuffled = np.random.default_rng(1).permutation(tokens)
-    return np.rint(shuffled).clip(1, MAX_TOKENS).astype(np.int64)
+    return np.asarray(np.rint(shuffled).clip(1, MAX_TOKENS), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,24 @@ def saturated(service: ServiceTime, lengths: Tokens) -> Saturated:
     return Saturated(float(batches[3].mean()), mean, float(seconds.var()) / mean**2)
 
 
+def servers(service: ServiceTime, lengths: Tokens, lanes: int, lone: float = 1.0) -> Servers:
+    """Return so many lanes that compute texts of these lengths: int64 (N,).
+
+    lone: how many times as fast a text is that has all cores to itself.
+    """
+    alone_s, full = service.of_each(lengths), saturated(service, lengths)
+    one_s = float(alone_s.mean())
+    return Servers(
+        lanes=lanes,
+        one_s=one_s,
+        lone_s=one_s / lone,
+        full=full.texts,
+        full_s=full.batch_s,
+        one_variation=float(alone_s.var()) / one_s**2,
+        full_variation=full.variation,
+    )
+
+
 @cache
 def _full_batches(lengths: tuple[int, ...]) -> Seconds:
     """Return what the server's own queue makes of so many texts that it never empties.
@@ -118,12 +137,12 @@ def _full_batches(lengths: tuple[int, ...]) -> Seconds:
     """
     queue = Queue(LIMITS, PACKING)
     coming = iter(lengths)
-    batches = []
+    batches: list[tuple[int, int, int, int]] = []
     waiting = 0
     # The last batches, when fewer wait, do not count.
     while True:
         while waiting < WAITING and (length := next(coming, None)) is not None:
-            queue.add(Job([range(length)], None, 0.0), 0.0, 1.0)
+            queue.add(Job([np.zeros(length, dtype=np.int64)], None, 0.0), 0.0, 1.0)
             waiting += 1
         if waiting < WAITING:
             return np.array(batches, dtype=np.float64).T

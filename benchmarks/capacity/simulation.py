@@ -47,7 +47,8 @@ def simulate(
     while events:
         now, kind, _, batch = heapq.heappop(events)
         if kind == ARRIVAL:
-            queue.add(Job([range(lengths[next_text])], next_text, now), now, 1.0)
+            ids = np.zeros(lengths[next_text], dtype=np.int64)
+            queue.add(Job([ids], next_text, now), now, 1.0)
             next_text += 1
         else:
             queue.ended(batch, now)

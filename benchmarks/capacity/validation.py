@@ -29,12 +29,11 @@ from benchmarks.capacity.plan import wide
 from benchmarks.capacity.queueing import (
     Overloaded,
     Seconds,
-    Servers,
     balance,
     percentile_ms,
     times,
 )
-from benchmarks.capacity.service import ServiceTime, fitted, saturated
+from benchmarks.capacity.service import ServiceTime, fitted, saturated, servers
 from benchmarks.connection import post
 from benchmarks.encode import SHAPES
 from benchmarks.serve import server
@@ -51,7 +50,7 @@ RUNS = 7
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """This machine in one turn. peak_per_s: of the closed loop. lone_ms: median of a lone client.
+    """The machine in one turn. peak_per_s: of the closed loop. lone_ms: median of a lone client.
 
     service: of a lane alone. wide: how many times as fast a lone text is on all cores.
     """
@@ -100,7 +99,12 @@ def _measure(
             except Overloaded as reason:
                 sys.exit(f"{name} at {part:.0%} of the peak: {reason}")
     return [
-        {"case": "capacity", "workload": name, "load": part, "per_s": round(statistics.mean(rates[part]), 1)}
+        {
+            "case": "capacity",
+            "workload": name,
+            "load": part,
+            "per_s": round(statistics.mean(rates[part]), 1),
+        }
         | compared(np.concatenate(runs[part]), np.concatenate(expected[part]))
         for part in arguments.rates
     ]
@@ -116,16 +120,10 @@ def modelled(name: str, rate: float, found: Machine) -> Seconds:
     ideal = saturated(found.service, lengths)
     crowding = max(1.0, cores * ideal.texts / ideal.batch_s / found.peak_per_s)
     service = found.service.slowed(crowding)
-    alone_s, full = service.of_each(lengths), saturated(service, lengths)
-    one_s = float(alone_s.mean())
-    lone_s = one_s / crowding / wide(found.wide, cores)
-    lanes = Servers(
-        cores, one_s, lone_s, full.texts, full.batch_s, float(alone_s.var()) / one_s**2,
-        full.variation,
-    )
+    lanes = servers(service, lengths, cores, crowding * wide(found.wide, cores))
     median_s = float(np.median(found.service.of_each(lengths))) / wide(found.wide, cores)
     http_s = max(0.0, found.lone_ms / 1e3 - median_s)
-    return times(balance(rate, lanes), alone_s) + http_s
+    return times(balance(rate, lanes), service.of_each(lengths)) + http_s
 
 
 def compared(run: Seconds, expected: Seconds) -> dict[str, float]:
