@@ -31,7 +31,10 @@ def sentences(load: Load, site: Site, known: Measured, made: Plan) -> Iterator[s
     )
     if site.core_hour:
         yield f"Cost of the cores: {made.cost_a_month:,.2f} a month{_database_apart(site)}."
-    yield f"From measured lines of {known.model} on {known.machine}."
+    yield (
+        f"From measured lines of {known.model} on {known.machine}:"
+        f" {known.tokens_core_s:,.0f} tokens/s a core."
+    )
 
 
 def _of_database(load: Load, site: Site, known: Measured, made: Plan) -> Iterator[str]:

@@ -22,8 +22,9 @@ from benchmarks.capacity.service import (
 )
 from benchmarks.encode import SHAPES
 from benchmarks.machine import Line
+from benchmarks.models.published import BY_NAME
 from benchmarks.report.lines import read
-from export.known.models import PUBLISHED
+from export.known.recognition import HIDDEN
 
 RESULTS = Path(__file__).parents[1] / "results"
 SHIPPED = "bge-small-zh-v1.5"
@@ -136,11 +137,11 @@ def measured(lines: Sequence[Line], model: str = SHIPPED) -> Measured:
 
 
 def dimension(model: str) -> int:
-    """Return the numbers of a vector of a published model; raises NotMeasured for an unknown one."""
-    for known in PUBLISHED:
-        if known.name.rpartition("/")[2] == model:
-            return known.dimension or known.hidden
-    raise NotMeasured(f"the size of the vectors of {model!r} is not known")
+    """Return the numbers of a vector of a model of the case `families`; raises NotMeasured for another."""
+    if model not in BY_NAME:
+        raise NotMeasured(f"no line of the case 'families', model {model}")
+    config = BY_NAME[model].config
+    return int(next(config[key] for key in HIDDEN if key in config))
 
 
 SHIPPED_DIMENSION = dimension(SHIPPED)

@@ -4,9 +4,12 @@
     python -m benchmarks.capacity.page --write   # put them into the pages of both languages
 
 A table of the page stands behind a comment that names it, `<!-- table: NAME -->`. Its head belongs to the
-language, its rows are written here, so that both pages have the same.
+language, its rows are written here, so that both pages have the same. What the command answers stands in
+the block behind each block that calls it.
 """
 
+import contextlib
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+import benchmarks.capacity.__main__ as command
 from benchmarks.arguments import parser
 from benchmarks.capacity.databases import DATABASES
 from benchmarks.capacity.measured import SHIPPED, Measured, measured, stored
@@ -36,6 +40,8 @@ from server.system.output import until_reader_leaves
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = tuple(DOCS / language / "how-to/size-machines.md" for language in ("en", "zh"))
 PLOT = DOCS / "images/capacity-memory.svg"
+# A call of the command, and the block behind it.
+CALL = re.compile(r"(benchmarks\.capacity (.*)\n```\n```\n)(?:.*\n)*?```")
 BASE = "bge-base-zh-v1.5"
 DAY = 86_400
 # Documents, searches a second, new documents a day, model.
@@ -84,7 +90,7 @@ def _loads(known: Mapping[str, Measured]) -> Iterator[Sequence[str]]:
             f"{made.latency.p99_s * 1e3:.0f} ms",
             shown_bytes(made.memory_bytes),
             shown_bytes(made.disk_bytes),
-            f"{made.first_index_s / 3600:.1f} h",
+            f"{made.first_index_s / 3600:.2f} h",
         )
 
 
@@ -183,6 +189,19 @@ def written(page: str, rows: Mapping[str, list[str]]) -> str:
     return page
 
 
+def answered(page: str) -> str:
+    """Return the page with the command's answer behind every block that calls it."""
+    return CALL.sub(lambda call: f"{call[1]}{answer(call[2])}```", page)
+
+
+def answer(arguments: str) -> str:
+    """Return what the command prints for these arguments, on either stream."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        command.main(arguments.split())
+    return printed.getvalue()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__, model=False)
     options.add_argument("--write", action="store_true", help="put them into docs/")
@@ -193,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name}\n" + "\n".join(lines))
         return
     for page in PAGES:
-        page.write_text(written(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
+        text = written(page.read_text(encoding="utf-8"), rows)
+        page.write_text(answered(text), encoding="utf-8")
     PLOT.write_bytes(plot())
 
 
