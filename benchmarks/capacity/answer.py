@@ -18,7 +18,7 @@ def sentences(load: Load, site: Site, known: Measured, made: Plan) -> Iterator[s
         f"{shown_count(load.documents)} documents and {load.queries_s:,.4g} searches/s need {machines}"
         f" and {shown_bytes(made.memory_bytes)} of memory each:"
         f" p50 {shown_time(found.p50_s)}, p99 {shown_time(found.p99_s)},"
-        f" {found.busy:.0%} of the cores busy."
+        f" {found.busy:.0%} of what the cores can do."
     )
     if site.store == "local":
         yield f"Disk of each: {shown_bytes(made.disk_bytes)}, with room for a backup or a rebuild."

@@ -1,6 +1,7 @@
 """Vector databases beside the server: memory a vector, by the formulae of their documentation.
 
-Nothing of this is measured here. Each formula is of the database's default index, HNSW, with vectors of
+Nothing of this is measured here. pgvector documents a vector and not its index, whose layout is in its
+source (`src/hnsw.h`). Each formula is of the database's default index, HNSW, with vectors of
 32-bit numbers that are all kept in memory.
 """
 
@@ -64,12 +65,14 @@ DATABASES: Mapping[str, Database] = {
         "Milvus",
         _of_milvus,
         "numbers x 4 bytes + 32 links x 4 bytes",
-        "https://milvus.io/docs/index-explained.md",
+        "https://milvus.io/ai-quick-reference/how-much-memory-overhead-is-typically-introduced-by-"
+        "indexes-like-hnsw-or-ivf-for-a-given-number-of-vectors-and-how-can-this-overhead-be-managed-"
+        "or-configured",
     ),
     "postgres": Database(
         "pgvector",
         of_pgvector,
-        "numbers x 4 + 8 bytes, with 32 links x 6 bytes, as many as fit in a page of 8 KB",
+        "numbers x 4 + 8 bytes, and by its source a head and 32 links x 6 bytes, in pages of 8 KB",
         "https://github.com/pgvector/pgvector#vector-type",
     ),
 }

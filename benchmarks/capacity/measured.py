@@ -79,7 +79,8 @@ class Measured:
 
     cores: of that machine. service: of a lane, while the others rest. wide: how many times as fast two
     threads compute a lone text. crowding: how many times as long a batch takes while all lanes compute.
-    request_s: core seconds of a request without tokens. http_s: of a request's time outside queue and model.
+    request_s: core seconds of a request without tokens. http_s: of a lone request's time outside queue and
+    model. hand_over_s: that this is longer where a request meets others.
     tokens_core_s: of large requests over HTTP, a core. writing: how many times as long a search takes while
     documents are added. code_bytes: of a vector in memory beside
     two bytes a number. document_bytes: of a law on the disk, with its vector of the shipped model.
@@ -93,6 +94,7 @@ class Measured:
     crowding: float
     request_s: float
     http_s: float
+    hand_over_s: float
     tokens_core_s: float
     dimension: int
     file_bytes: float
@@ -109,14 +111,16 @@ def stored() -> list[Line]:
 
 def measured(lines: Sequence[Line], model: str = SHIPPED) -> Measured:
     """Return what the lines, from old to new, say of a model; raises NotMeasured."""
-    laws = _last(lines, "serve", workload="laws", clients=16)
+    laws = last(lines, "serve", workload="laws", clients=16)
     cores = int(laws["machine"]["cores"])
     narrow = encoded(lines, 1)
     share, file_mb = _beside_shipped(lines, model)
-    request_s = _last(lines, "loop", clients=16)["core_us"] / 1e6
-    disk = _last(lines, "disk")
+    request_s = last(lines, "loop", clients=16)["core_us"] / 1e6
+    lone_ms = last(lines, "serve", workload="queries", clients=1)["stage_ms"]
+    http_s = (lone_ms["tokenize"] + lone_ms["queue"] + lone_ms["other"]) / 1e3
+    disk = last(lines, "disk")
     index = _index(lines)
-    adding = _last(lines, "search while adding")
+    adding = last(lines, "search while adding")
     return Measured(
         model=model,
         machine=f"{cores} cores, {laws['machine']['cpu']}",
@@ -125,7 +129,8 @@ def measured(lines: Sequence[Line], model: str = SHIPPED) -> Measured:
         wide=_wide(lines, narrow),
         crowding=crowding(lines, narrow, cores, request_s),
         request_s=request_s,
-        http_s=_http_s(lines),
+        http_s=http_s,
+        hand_over_s=max(0.0, _at_half_load_s(lines) - http_s),
         tokens_core_s=laws["served_per_s"] * LAW_TOKENS / cores * share,
         dimension=dimension(model),
         file_bytes=file_mb * 1e6,
@@ -152,7 +157,7 @@ def encoded(lines: Sequence[Line], threads: int) -> ServiceTime:
     return fitted(
         {
             tuple(lengths): sum(lengths)
-            / _last(lines, "encode", shape=shape, threads=threads)["here_ktok_s"]
+            / last(lines, "encode", shape=shape, threads=threads)["here_ktok_s"]
             / 1e3
             for shape, lengths in SHAPES.items()
         }
@@ -168,7 +173,7 @@ def crowding(lines: Sequence[Line], narrow: ServiceTime, cores: int, request_s: 
     found = []
     for workload, clients in FULL:
         full = saturated(narrow, marked(workload))
-        line = _last(lines, "serve", workload=workload, clients=clients)
+        line = last(lines, "serve", workload=workload, clients=clients)
         a_text_s = cores / line["served_per_s"] - request_s
         found.append(a_text_s * full.texts / full.batch_s)
     return max(1.0, float(median(found)))
@@ -184,17 +189,17 @@ def _wide(lines: Sequence[Line], narrow: ServiceTime) -> float:
     return max(1.0, median(narrow.of([n]) / two.of([n]) for n in (18, 64, 128)))
 
 
-def _http_s(lines: Sequence[Line]) -> float:
+def _at_half_load_s(lines: Sequence[Line]) -> float:
     """Return the time of a request outside queue and model, at half load; `latency` has it as `rest`."""
     found = [
-        _last(lines, "latency", workload=name, load=0.5)["mean_ms"]
+        last(lines, "latency", workload=name, load=0.5)["mean_ms"]
         for name in ("queries", "laws", "mixed")
     ]
     return float(median(mean["rest"] + mean["tokenize"] for mean in found)) / 1e3
 
 
 def _searching(lines: Sequence[Line], index: Sequence[Line], cores: int) -> Searching:
-    line, collection = _last(lines, "search", clients=16), _last(lines, "collection")
+    line, collection = last(lines, "search", clients=16), last(lines, "collection")
     whole_s = max(0.0, cores * (1 / line["search_per_s"] - 1 / line["embed_per_s"]))
     sizes = [(each["rows"], each["p50_ms"] / 1e3) for each in index]
     largest = index[-1]
@@ -210,8 +215,8 @@ def _searching(lines: Sequence[Line], index: Sequence[Line], cores: int) -> Sear
 
 def _filtered(lines: Sequence[Line]) -> float:
     """Return how many times as long a search with the dearest filter takes, beside that run's without."""
-    rows = _last(lines, "index filter")["rows"]
-    commit = _commit(_last(lines, "index filter"))
+    rows = last(lines, "index filter")["rows"]
+    commit = _commit(last(lines, "index filter"))
     plain = [
         line["p50_ms"]
         for line in lines
@@ -246,7 +251,7 @@ def _beside_shipped(lines: Sequence[Line], model: str) -> tuple[float, float]:
 
     The cases `families` of one run, on a second of CPU time: the machine may have been busy.
     """
-    shipped, other = (_last(lines, "families", model=name) for name in (SHIPPED, model))
+    shipped, other = (last(lines, "families", model=name) for name in (SHIPPED, model))
     return other["tokens_cpu_s_1x128"] / shipped["tokens_cpu_s_1x128"], other["file_mb"]
 
 
@@ -254,7 +259,8 @@ def _commit(line: Line) -> Any:
     return line["machine"].get("commit")
 
 
-def _last(lines: Sequence[Line], case: str, **where: Any) -> Line:
+def last(lines: Sequence[Line], case: str, **where: Any) -> Line:
+    """Return the newest line of a case with these values; raises NotMeasured."""
     for line in reversed(lines):
         if line["case"] == case and where.items() <= line.items():
             return line

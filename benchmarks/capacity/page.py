@@ -21,7 +21,7 @@ import numpy as np
 import benchmarks.capacity.__main__ as command
 from benchmarks.arguments import parser
 from benchmarks.capacity.databases import DATABASES
-from benchmarks.capacity.measured import SHIPPED, Measured, measured, stored
+from benchmarks.capacity.measured import SHIPPED, Measured, last, measured, stored
 from benchmarks.capacity.plan import (
     Load,
     Site,
@@ -35,6 +35,7 @@ from benchmarks.capacity.quantity import shown_bytes
 from benchmarks.capacity.queueing import balance, percentile_ms, times
 from benchmarks.capacity.service import lengths_of, servers
 from benchmarks.capacity.simulation import simulate
+from benchmarks.capacity.validation import Machine, modelled
 from server.system.output import until_reader_leaves
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -72,6 +73,7 @@ def tables() -> Mapping[str, list[str]]:
         "ends": _ends,
         "beyond": _beyond,
         "error": _error,
+        "stored": _stored,
     }
     return {name: [f"| {' | '.join(row)} |" for row in rows(known)] for name, rows in made.items()}
 
@@ -151,6 +153,30 @@ def _error(known: Mapping[str, Measured]) -> Iterator[Sequence[str]]:
                     *(f"{here:.1f} ms | {there:.1f} ms" for here, there in pairs),
                     f"{(pairs[1][1] / pairs[1][0] - 1) * 100:+.0f} %",
                 )
+
+
+def _stored(known: Mapping[str, Measured]) -> Iterator[Sequence[str]]:
+    """Yield the model beside the stored lines of `latency`, whose peak it takes as measured."""
+    lines, shipped = stored(), known[SHIPPED]
+    for workload in ("queries", "laws", "mixed"):
+        for part in (0.5, 0.7):
+            line = last(lines, "latency", workload=workload, load=part)
+            found = Machine(
+                cores=shipped.cores,
+                service=shipped.service,
+                wide=shipped.wide,
+                peak_per_s=line["peak_per_s"],
+                http_s=shipped.http_s,
+                hand_over_s=shipped.hand_over_s,
+            )
+            expected = modelled(workload, line["per_s"], found)
+            pairs = [(line[f"p{q}_ms"], percentile_ms(expected, q)) for q in (50, 99)]
+            yield (
+                workload,
+                f"{part:.0%}",
+                *(f"{here:.1f} ms | {there:.1f} ms" for here, there in pairs),
+                *(f"{(there / here - 1) * 100:+.0f} %" for here, there in pairs),
+            )
 
 
 def plot() -> bytes:

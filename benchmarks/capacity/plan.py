@@ -79,7 +79,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Times of searches on one machine: seconds. busy: part of its cores."""
+    """Times of searches on one machine: seconds. busy: part of what its cores can do."""
 
     p50_s: float
     p99_s: float
@@ -121,12 +121,17 @@ def plan(load: Load, site: Site, measured: Measured) -> Plan:
     most_documents, limit = one_machine(load, site, measured)
     if site.store == "local" and load.documents > most_documents:
         raise Impossible(
-            f"one machine ends at {most_documents:,.0f} documents, by its {limit}: take a larger one,"
-            " or keep the vectors in a database (--store qdrant, milvus or postgres)"
+            f"one machine ends at {most_documents:,.0f} documents, by its {limit}:"
+            f" {'allow a longer p99' if limit == 'p99' else 'take a larger one'}, or keep the vectors in a"
+            " database (--store qdrant, milvus or postgres)"
+        )
+    if (needed := memory(load, site, measured)) > site.memory_bytes:
+        raise Impossible(
+            f"the model alone needs {needed / 1e9:.1f} GB of memory on a machine of {site.cores} cores,"
+            f" which has {site.memory_bytes / 1e9:.1f} GB"
         )
     nodes, found = _enough(load, site, measured)
     database_bytes, database_nodes = database_size(load, site, measured)
-    machines_cores = nodes * site.cores
     return Plan(
         nodes=nodes,
         latency=found,
@@ -139,7 +144,7 @@ def plan(load: Load, site: Site, measured: Measured) -> Plan:
         limit=limit,
         database_bytes=database_bytes,
         database_nodes=database_nodes,
-        cost_a_month=machines_cores * site.core_hour * HOURS_A_MONTH,
+        cost_a_month=nodes * site.cores * site.core_hour * HOURS_A_MONTH,
     )
 
 
@@ -163,9 +168,9 @@ def _enough(load: Load, site: Site, measured: Measured) -> tuple[int, Latency]:
         high *= 2
         if high > MOST_NODES:
             raise Impossible(
-                f"more than {MOST_NODES:,} machines of {site.cores} cores would be needed:"
-                f" {load.writes_s:,.1f} documents a second are written to"
-                f" {'each of them' if site.store == 'local' else 'them'}"
+                f"more than {MOST_NODES:,} machines of {site.cores} cores would be needed for"
+                f" {load.queries_s:,.4g} searches and {load.writes_s:,.4g} new documents a second"
+                f"{', which are written to each of them' if site.store == 'local' else ''}"
             )
     low = max(site.replicas, high // 2 + 1) if high > site.replicas else high
     while low < high:
@@ -193,9 +198,13 @@ def latency(load: Load, site: Site, measured: Measured) -> Latency:
     # Bulk work gives way, but a batch of it that runs shares the cores with the lane that does not wait.
     slow = (1 + writing / site.cores) / (1 - beside)
     lengths = lengths_of("queries", load.query_tokens)
-    service = measured.service.slowed(slow * (measured.crowding if site.cores > 1 else 1.0))
+    service = measured.service.slowed(slow * measured.crowding)
     lanes = servers(
-        service, lengths, site.cores, measured.crowding * wide(measured.wide, site.cores)
+        service,
+        lengths,
+        site.cores,
+        lone=measured.crowding * wide(measured.wide, site.cores),
+        hand_over_s=measured.hand_over_s,
     )
     total = (
         times(balance(load.queries_s, lanes), service.of_each(lengths))

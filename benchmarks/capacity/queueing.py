@@ -47,7 +47,8 @@ class Servers:
     """What serves a queue. lanes: c. full: texts in a full batch, B, at least 1.
 
     lone_s: mean seconds of a text that has all cores to itself. one_s: of a text that a lane computes alone.
-    full_s: of a full batch. one_variation, full_variation: c_s^2 of the last two.
+    full_s: of a full batch. one_variation, full_variation: c_s^2 of the last two. hand_over_s: that a text
+    takes longer outside the queue where it meets others; no server is busy with it.
     """
 
     lanes: int
@@ -57,6 +58,7 @@ class Servers:
     full_s: float = 0.0
     one_variation: float = 1.0
     full_variation: float = 1.0
+    hand_over_s: float = 0.0
 
     @property
     def text_s(self) -> float:
@@ -102,7 +104,7 @@ def balance(rate: float, servers: Servers) -> Balance:
     n = np.arange(1, min(count, MOST_STATES), dtype=np.float64)
     texts = np.clip(n / servers.lanes, 1.0, servers.full)
     leave = np.minimum(n, servers.lanes) * texts / (servers.one_s + (texts - 1) * servers.text_s)
-    leave[0] = 1 / servers.lone_s if servers.lanes > 1 else leave[0]
+    leave[0] = 1 / servers.lone_s
     logs = np.concatenate([[0.0], np.cumsum(np.log(max(rate, 1e-12) / leave))])
     weights = np.exp(logs - logs.max())
     return Balance(servers, rate, weights / weights.sum())
@@ -133,7 +135,8 @@ def times(queue: Balance, alone_s: Seconds, salt: int = 0) -> Seconds:
     wait = batch / servers.lanes * (until_next + before * _allen_cunneen(servers.full_variation))
     wait[found < servers.lanes] = 0.0
     own[found == 0] *= servers.lone_s / servers.one_s
-    return np.asarray(wait + own + (texts - 1) * servers.text_s)
+    hand_over = np.where(found > 0, servers.hand_over_s, 0.0)
+    return np.asarray(wait + own + (texts - 1) * servers.text_s + hand_over)
 
 
 def _allen_cunneen(variation: float) -> float:

@@ -111,10 +111,16 @@ def saturated(service: ServiceTime, lengths: Tokens) -> Saturated:
     return Saturated(float(batches[3].mean()), mean, float(seconds.var()) / mean**2)
 
 
-def servers(service: ServiceTime, lengths: Tokens, lanes: int, lone: float = 1.0) -> Servers:
+def servers(
+    service: ServiceTime,
+    lengths: Tokens,
+    lanes: int,
+    lone: float = 1.0,
+    hand_over_s: float = 0.0,
+) -> Servers:
     """Return so many lanes that compute texts of these lengths: int64 (N,).
 
-    lone: how many times as fast a text is that has all cores to itself.
+    lone: how many times as fast a text is that has all cores to itself. hand_over_s: as in `Servers`.
     """
     alone_s, full = service.of_each(lengths), saturated(service, lengths)
     one_s = float(alone_s.mean())
@@ -126,6 +132,7 @@ def servers(service: ServiceTime, lengths: Tokens, lanes: int, lone: float = 1.0
         full_s=full.batch_s,
         one_variation=float(alone_s.var()) / one_s**2,
         full_variation=full.variation,
+        hand_over_s=hand_over_s,
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import closedloop, machine, openloop, workloads
+from benchmarks import closedloop, machine, openloop, stages, workloads
 from benchmarks.arguments import names_among, parser
 from benchmarks.capacity.measured import marked
 from benchmarks.capacity.plan import wide
@@ -50,15 +50,18 @@ RUNS = 7
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine in one turn. peak_per_s: of the closed loop. lone_ms: median of a lone client.
+    """The machine in one turn. peak_per_s: of the closed loop.
 
-    service: of a lane alone. wide: how many times as fast a lone text is on all cores.
+    cores: lanes. service: of a lane alone. wide: how many times as fast a lone text is on all cores. http_s: of a lone
+    request outside queue and model. hand_over_s: that this is longer at the peak.
     """
 
+    cores: int
     service: ServiceTime
     wide: float
     peak_per_s: float
-    lone_ms: float
+    http_s: float
+    hand_over_s: float
 
 
 def main() -> None:
@@ -85,7 +88,7 @@ def _measure(
     expected: dict[float, list[Seconds]] = {part: [] for part in arguments.rates}
     rates: dict[float, list[float]] = {part: [] for part in arguments.rates}
     for turn in range(arguments.turns):
-        found = _machine(path, bodies, model, arguments.seconds, turn)
+        found = _machine(url, bodies, model, arguments.seconds, turn)
         for place, part in enumerate(arguments.rates):
             rate = part * found.peak_per_s
             starts = openloop.poisson(rate, arguments.seconds, turn * 100 + place)
@@ -116,14 +119,13 @@ def modelled(name: str, rate: float, found: Machine) -> Seconds:
     A lane is as much slower than one alone as the peak is below that of undisturbed lanes: HTTP, the
     event loop and the sender take part of the cores.
     """
-    lengths, cores = marked(name), cpu_budget()
+    lengths, cores = marked(name), found.cores
     ideal = saturated(found.service, lengths)
     crowding = max(1.0, cores * ideal.texts / ideal.batch_s / found.peak_per_s)
     service = found.service.slowed(crowding)
-    lanes = servers(service, lengths, cores, crowding * wide(found.wide, cores))
-    median_s = float(np.median(found.service.of_each(lengths))) / wide(found.wide, cores)
-    http_s = max(0.0, found.lone_ms / 1e3 - median_s)
-    return times(balance(rate, lanes), service.of_each(lengths)) + http_s
+    lone = crowding * wide(found.wide, cores)
+    lanes = servers(service, lengths, cores, lone, found.hand_over_s)
+    return times(balance(rate, lanes), service.of_each(lengths)) + found.http_s
 
 
 def compared(run: Seconds, expected: Seconds) -> dict[str, float]:
@@ -139,15 +141,24 @@ def compared(run: Seconds, expected: Seconds) -> dict[str, float]:
     return line
 
 
-def _machine(path: str, bodies: Path, model: Model, seconds: float, turn: int) -> Machine:
-    lone = closedloop.run(path, bodies, 1, max(1, seconds // 4), 2 * turn)
-    peak = closedloop.run(path, bodies, CLIENTS, max(2, seconds // 2), 2 * turn + 1)
+def _machine(url: str, bodies: Path, model: Model, seconds: float, turn: int) -> Machine:
+    _, lone_s = _closed(url, bodies, 1, max(1, seconds // 4), 2 * turn)
+    peak_per_s, busy_s = _closed(url, bodies, CLIENTS, max(2, seconds // 2), 2 * turn + 1)
     narrow = _service(model.encoder)
     speed = 1.0
     if model.wide is not None:
         both = _service(model.wide)
         speed = max(1.0, statistics.median(narrow.of([n]) / both.of([n]) for n in (18, 64, 128)))
-    return Machine(narrow, speed, peak["per_s"], lone["p50_ms"])
+    return Machine(cpu_budget(), narrow, speed, peak_per_s, lone_s, max(0.0, busy_s - lone_s))
+
+
+def _closed(url: str, bodies: Path, clients: int, seconds: float, salt: int) -> tuple[float, float]:
+    """Return requests a second, and the seconds of one outside queue and model, of a closed loop."""
+    before = stages.settled(url)
+    found = closedloop.run(f"{url}/embed", bodies, clients, seconds, salt)
+    spent_ms = stages.means_ms(stages.between(before, stages.read(url)))
+    other_ms = found["mean_ms"] - spent_ms["queue"] - spent_ms["infer"]
+    return found["per_s"], max(0.0, other_ms / 1e3)
 
 
 def _service(encoder: Encoder) -> ServiceTime:

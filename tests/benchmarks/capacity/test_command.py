@@ -58,7 +58,7 @@ def test_wrong_values_are_named(
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        (["--documents", "1M", "--p99", "2ms"], "cannot be kept"),
+        (["--documents", "1M", "--p99", "1ms"], "cannot be kept"),
         (["--documents", "1B"], "one machine ends at"),
         (["--documents", "1M", "--writes", "100k/s"], "machines of 8 cores would be needed"),
         (["--documents", "1M", "--model", "unknown"], "unknown"),
@@ -85,7 +85,7 @@ def test_results_of_the_reader_count_before_the_stored_ones(
 
 
 def test_validation_compares_percentiles_and_takes_the_peak_as_measured() -> None:
-    found = Machine(SERVICE, wide=1.7, peak_per_s=600.0, lone_ms=2.5)
+    found = Machine(2, SERVICE, wide=1.7, peak_per_s=600.0, http_s=4e-4, hand_over_s=1e-3)
     light, heavy = modelled("queries", 60, found), modelled("queries", 480, found)
     assert light.mean() < heavy.mean()
     line = compared(light, light * 1.1)
