@@ -45,6 +45,8 @@ from server.types import Encoder
 WORKLOADS = ("queries", "laws", "mixed")
 # Clients of the closed loop: their texts always wait.
 CLIENTS = 64
+# Clients for each lane that meet each other, and leave the event loop time between them.
+A_LANE = 2
 RUNS = 7
 
 
@@ -53,7 +55,7 @@ class Machine:
     """The machine in one turn. peak_per_s: of the closed loop.
 
     cores: lanes. service: of a lane alone. wide: how many times as fast a lone text is on all cores. http_s: of a lone
-    request outside queue and model. hand_over_s: that this is longer at the peak.
+    request outside queue and model. hand_over_s: that this is longer beside a few others.
     """
 
     cores: int
@@ -142,14 +144,16 @@ def compared(run: Seconds, expected: Seconds) -> dict[str, float]:
 
 
 def _machine(url: str, bodies: Path, model: Model, seconds: float, turn: int) -> Machine:
-    _, lone_s = _closed(url, bodies, 1, max(1, seconds // 4), 2 * turn)
-    peak_per_s, busy_s = _closed(url, bodies, CLIENTS, max(2, seconds // 2), 2 * turn + 1)
+    short, cores = max(1, seconds // 4), cpu_budget()
+    _, lone_s = _closed(url, bodies, 1, short, 3 * turn)
+    _, met_s = _closed(url, bodies, A_LANE * cores, short, 3 * turn + 1)
+    peak_per_s, _ = _closed(url, bodies, CLIENTS, max(2, seconds // 2), 3 * turn + 2)
     narrow = _service(model.encoder)
     speed = 1.0
     if model.wide is not None:
         both = _service(model.wide)
         speed = max(1.0, statistics.median(narrow.of([n]) / both.of([n]) for n in (18, 64, 128)))
-    return Machine(cpu_budget(), narrow, speed, peak_per_s, lone_s, max(0.0, busy_s - lone_s))
+    return Machine(cores, narrow, speed, peak_per_s, lone_s, max(0.0, met_s - lone_s))
 
 
 def _closed(url: str, bodies: Path, clients: int, seconds: float, salt: int) -> tuple[float, float]:
@@ -176,13 +180,24 @@ def _service(encoder: Encoder) -> ServiceTime:
     return fitted(found)
 
 
+def _parts(text: str) -> list[float]:
+    """Return parts of the peak, with commas between: each above 0 and below 1."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas between") from None
+    if wrong := [part for part in found if not 0 < part < 1]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]:g} is not a part of the peak: 0 to 1")
+    return found
+
+
 def _arguments() -> argparse.Namespace:
     files = "queries.json, laws.json, mixed.json"
     options = parser(__doc__, texts=files, seconds=10, turns=3)
     options.add_argument("--workload", type=names_among(WORKLOADS), default=["queries"])
     options.add_argument(
         "--rates",
-        type=lambda text: [float(part) for part in text.split(",")],
+        type=_parts,
         default=[0.2, 0.5, 0.8],
         help="parts of the peak (0.2,0.5,0.8)",
     )

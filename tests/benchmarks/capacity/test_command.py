@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.capacity import validation
 from benchmarks.capacity.__main__ import main
 from benchmarks.capacity.validation import Machine, compared, modelled
 from tests.benchmarks.capacity.test_queueing import SERVICE
@@ -82,6 +83,18 @@ def test_results_of_the_reader_count_before_the_stored_ones(
     assert main(["--documents", "1M", "--json", "--results", str(mine)]) == 0
     after = json.loads(capsys.readouterr().out)["plan"]["disk_bytes"]
     assert after == pytest.approx(2 * before)
+
+
+@pytest.mark.parametrize(
+    ("rates", "named"), [("0.2,x", "'0.2,x'"), ("0.5,1.5", "1.5 is not a part"), ("nan", "nan")]
+)
+def test_rates_of_the_validation_are_parts_of_the_peak(
+    rates: str, named: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["validation", "--rates", rates])
+    with pytest.raises(SystemExit):
+        validation.main()
+    assert named in capsys.readouterr().err
 
 
 def test_validation_compares_percentiles_and_takes_the_peak_as_measured() -> None:

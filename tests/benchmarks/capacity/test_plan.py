@@ -85,6 +85,12 @@ def test_impossible_p99_is_answered_with_the_time_that_is_possible() -> None:
         plan(replace(LOAD, p99_s=0.001), SITE, FOUND)
 
 
+def test_machine_too_small_for_the_model_is_named() -> None:
+    small = replace(SITE, store="qdrant", memory_bytes=1e8)
+    with pytest.raises(Impossible, match=r"the model alone needs 0\.\d GB .* which has 0\.1 GB"):
+        plan(LOAD, small, FOUND)
+
+
 def test_one_machine_ends_at_the_limit_that_is_reached_first() -> None:
     small = replace(SITE, memory_bytes=4e9)
     most, limit = one_machine(LOAD, small, FOUND)
