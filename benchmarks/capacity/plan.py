@@ -233,14 +233,14 @@ def _read_s(load: Load, measured: Measured) -> float:
 
 
 def _reading(load: Load, measured: Measured, cores: int, slow: float) -> Seconds:
-    """Return the times of searches from vector to hits: those that wait run together, on one thread."""
+    """Return the times of searches from vector to hits: those that wait run together, on any thread."""
     searching = measured.searching
     read_s = _read_s(load, measured) * slow
     index_s = read_s - searching.base_s * slow
-    # Searches that are too long to join run on all threads but one, each for itself.
+    # Searches that are too long to join run each for itself, and leave a thread to the others.
     light = _read_s(load, measured) <= LIGHT_S
     joined = max(1.0, min(MAX_JOINED, JOINED_S / read_s)) if light else 1.0
-    threads = 1 if light else max(MIN_THREADS, cores) - 1
+    threads = max(MIN_THREADS, cores) - (not light)
     each_s = searching.base_s * slow + index_s * searching.joined
     variation = math.expm1(searching.spread**2)
     normal = np.sort(np.random.default_rng(0).standard_normal(len(spread(0))))
