@@ -207,6 +207,7 @@ class _FirstServer(_Server):
         self._supervisor = supervisor
         self._reload = reload
         self._unix_socket = unix_socket
+        self._drain_s = config.drain_s
         self._protocol = protocol
         self._reload_asked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -296,9 +297,21 @@ class _FirstServer(_Server):
     def _receive(self, message: Message) -> None:
         self.adopt(message, partial(AdoptedProtocol, message.content, limits=self._limits))
 
+    async def _drain(self) -> None:
+        """Go on serving until load balancers have noticed that this server is no longer ready.
+
+        Each connection closes after its next answer, so that none is in use, or kept for use, at the end.
+        """
+        if self._drain_s:
+            log.info("not ready any more, and stopping in %d s", self._drain_s)
+            self.lifespan.state["models"].drain()
+            self._workers.drain()
+            await asyncio.sleep(self._drain_s)
+
     async def shutdown(self, sockets: Any = None) -> None:
-        by = now() + self._shutdown_s
         self._supervisor.notify("STOPPING=1", "STATUS=stopping")
+        await self._drain()
+        by = now() + self._shutdown_s
         for server in self.servers:
             server.close()
         if self._unix_socket is not None:
@@ -356,6 +369,8 @@ class _WorkerServer(_Server):
             self._reloading = asyncio.create_task(self._take_over(message.content))
         elif message.kind is Kind.ACCESS:
             self._reloading = asyncio.create_task(self._take_over(None))
+        elif message.kind is Kind.DRAIN:
+            self.lifespan.state["models"].drain()
         elif message.kind is Kind.STOP:
             self.should_exit = True
 
