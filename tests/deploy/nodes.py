@@ -132,7 +132,7 @@ class Load:
                     return
                 self.sent.append(ask(client, f"{name}-{number}"))
 
-    def goes_on(self, more: int = 200) -> None:
+    def goes_on(self, more: int = 100) -> None:
         """Wait until so many more requests have been answered."""
         wanted = len(self.sent) + more
         eventually(lambda: len(self.sent) >= wanted)

@@ -61,9 +61,7 @@ def test_both_nodes_answer_and_each_request_is_served_once_under_its_id(start: S
 
 def test_a_node_with_a_long_request_gets_no_other_while_one_is_free(start: Start) -> None:
     with start() as behind, behind.client() as client:
-        busy = threading.Thread(
-            target=lambda: [ask(client, f"long-{number}", LONG * 4) for number in range(1)]
-        )
+        busy = threading.Thread(target=ask, args=(client, "long-0", LONG * 4))
         busy.start()
         eventually(
             lambda: sum(
@@ -103,7 +101,7 @@ def test_a_node_that_drains_costs_no_request_and_is_used_again_when_it_is_back(
 
 
 def test_a_killed_node_costs_what_was_in_flight_on_it_and_nothing_is_sent_twice(
-    start: Start,
+    start: Start, proxy: Proxy
 ) -> None:
     with start() as behind:
         killed, staying = behind.nodes
@@ -121,15 +119,15 @@ def test_a_killed_node_costs_what_was_in_flight_on_it_and_nothing_is_sent_twice(
             load.goes_on()
         assert len(load.failed) <= 8, "each client had one request under way"
         for each in load.failed:
-            assert each.status in (502, 503) and each.code == "not_ready", each
+            # HAProxy closes a client's connection that has had answers without one more, as the node did.
+            assert each.code == "not_ready" or (proxy is haproxy and each.status == 0), each
             assert each.began <= gone and each.ended >= at, (each, at, gone)
-        times = Counter(killed.served() + staying.served())
-        answered = {each.id for each in load.sent if each.status == 200}
-        assert max(times.values()) == 1, "a request that was handed over is not sent again"
-        lost = {each.id for each in load.failed}
-        assert not lost & set(staying.served())
+        later = {each.id for each in load.sent if each.began > gone}
         # The last lines of the killed node's audit may be missing.
-        assert answered - times.keys() <= {each.id for each in load.sent if each.began <= gone}
+        eventually(lambda: later <= {*killed.served(), *staying.served()})
+        times = Counter(killed.served() + staying.served())
+        assert max(times.values()) == 1, "a request that was handed over is not sent again"
+        assert not {each.id for each in load.failed} & set(staying.served())
 
 
 def test_without_nodes_the_answer_says_so_and_when_to_try_again(start: Start) -> None:
