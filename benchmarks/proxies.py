@@ -26,10 +26,10 @@ class NoProxy(Exception):
 
 
 class Front(NamedTuple):
-    """A proxy that listens on `port`; log: what it has written."""
+    """A proxy that listens on `port`."""
 
     port: int
-    log: Path
+    pid: int
 
 
 # Runs a proxy in front of these ports, with its files in the folder, until the block ends. certificate: its path
@@ -61,8 +61,8 @@ def nginx(nodes: Sequence[int], folder: Path, certificate: str = "") -> Iterator
         encoding="utf-8",
     )
     arguments = ["-p", str(folder), "-c", str(path), "-e", str(folder / "error.log")]
-    with _running(_program("nginx"), arguments, port, folder / "error.log"):
-        yield Front(port, folder / "access.log")
+    with _running(_program("nginx"), arguments, port, folder / "error.log") as pid:
+        yield Front(port, pid)
 
 
 @contextlib.contextmanager
@@ -84,8 +84,8 @@ def haproxy(nodes: Sequence[int], folder: Path, certificate: str = "") -> Iterat
     example = _replaced(example, r"log /dev/log local0", "log stdout format raw local0")
     path = folder / "haproxy.cfg"
     path.write_text(example, encoding="utf-8")
-    with _running(_program("haproxy"), ["-db", "-f", str(path)], port, log):
-        yield Front(port, log)
+    with _running(_program("haproxy"), ["-db", "-f", str(path)], port, log) as pid:
+        yield Front(port, pid)
 
 
 def free_port() -> int:
@@ -128,7 +128,8 @@ def _program(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _running(program: str, arguments: Sequence[str], port: int, log: Path) -> Iterator[None]:
+def _running(program: str, arguments: Sequence[str], port: int, log: Path) -> Iterator[int]:
+    """Run a proxy; yields its process id."""
     with log.open("ab") as output:
         process = subprocess.Popen([program, *arguments], stdout=output, stderr=output)
     try:
@@ -137,7 +138,7 @@ def _running(program: str, arguments: Sequence[str], port: int, log: Path) -> It
             if process.poll() is not None or time.monotonic() > end:
                 raise NoProxy(f"{program} does not listen: {log.read_text()[-2000:]}")
             time.sleep(0.01)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         try:
