@@ -44,8 +44,8 @@ QUIET_S = 2.0
 # Seconds that workers may end later than this process: they are stopped a little later, and then only free
 # what they hold. The unit of `deploy` kills all processes ten seconds after `shutdown_s`.
 LATE_S = 5.0
-# Seconds after the last connection of a draining server, in which its request comes: it was sent with it.
-LAST_REQUEST_S = 0.2
+# Seconds after the last connection of a draining server, in which its handshake ends and its request comes.
+LAST_REQUEST_S = 1.0
 # Seconds until a message that the supervisor had no room for is sent again.
 RETRY_NOTIFY_S = 0.5
 
