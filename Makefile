@@ -30,7 +30,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp image wheels test-image test-wheel test-first-hour check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp image wheels test-image test-kubernetes test-wheel test-first-hour check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -154,6 +154,12 @@ test-bundle: artifact ## install a bundle on a bare system without a network, an
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --python 3.11 --out build/prove
 	$(RUN) -m deploy.prove build/prove/*.tar.gz $(ARGS)
 	$(RUN) -m deploy.boot build/prove/*.tar.gz
+
+# kubectl: Debian's package kubernetes-client, or another one with kustomize.
+test-kubernetes: dev ## compare deploy/kubernetes with the schemas of Kubernetes, and with the settings and metrics of the server
+	test -x build/kubernetes/bin/python || $(PYTHON) -m venv build/kubernetes
+	build/kubernetes/bin/python -m pip install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
+	$(RUN) -m pytest -q tests/deploy/test_kubernetes.py $(ARGS)
 
 # BUILDER="podman build" or "buildah build" works too; ARGS="--build-arg PIP_INDEX_URL=..." names a mirror.
 image: ## build a container image of this clone, with the model (BUILDER, ARGS)

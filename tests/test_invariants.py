@@ -131,12 +131,15 @@ PAIRS = "net/ipc.py"
 NOTIFIES = "system/systemd.py"
 # A Unix socket to listen on, and one connection to its file, to know whether another process listens.
 ASKS_WHO_LISTENS = "net/unix_socket.py"
+# Connections that clients have opened, taken from a listening socket before it is closed.
+TAKES = "net/backlog.py"
 # Contexts for connections that come in.
 ENCRYPTS = "net/certificates.py"
 # Spans to the one address of --trace-endpoint, by a package that is imported only for such an address.
 TRACES = "api/tracing.py"
 MAY_IMPORT = {
     PAIRS: {"socket"},
+    TAKES: {"socket"},
     NOTIFIES: {"socket"},
     ASKS_WHO_LISTENS: {"socket"},
     ENCRYPTS: {"ssl"},
