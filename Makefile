@@ -30,7 +30,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp image wheels test-image test-wheel test-first-hour check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp install-bulk test-bulk-embed image wheels test-image test-wheel test-first-hour check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
 install-mcp: install ## add the MCP server, by which agents search: python -m server mcp
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/mcp.txt
 
+install-bulk: install ## add Dask and Arrow, to embed a corpus: python -m server bulk embed
+	$(call pip,--no-deps --require-hashes -r locks/bulk.txt)
+
 export: install ## MODEL=folder, .tar or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
 
@@ -81,7 +84,7 @@ test: dev artifact ## run the tests (JOBS=1 for one process)
 	$(RUN) -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 test-slow: dev ## run the slow tests too
-	$(RUN) -m pytest -q -m 'not torch and not page' $(ARGS)
+	$(RUN) -m pytest -q -m 'not torch and not page and not bulk' $(ARGS)
 
 test-monitoring: dev ## check alerts and dashboard with a real Prometheus (Debian: apt install prometheus)
 	$(RUN) -m pytest -q -m 'slow or not slow' tests/telemetry/test_monitoring.py tests/telemetry/test_prometheus.py $(ARGS)

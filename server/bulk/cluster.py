@@ -1,0 +1,147 @@
+"""Runs tasks on the cores of this machine, or of a cluster: Dask's scheduler and its workers.
+
+How this works. Each worker opens the model once, when it starts or is started again, and each of its threads
+is a lane: an ONNX Runtime session of one thread, as in the server. On this machine there is one worker, in
+this process, that shares the model among all cores, and its scheduler is reached through memory. Status pages
+are left out, and the port that Dask opens for them listens on the loopback interface only.
+
+A task has no result but a few counts: what it makes goes into files. So the scheduler may run one twice, as it
+does when a worker is lost. Only a few tasks a core are given out at a time, however many there are.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dask
+from dask.distributed import (
+    Client,
+    Future,
+    LocalCluster,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
+
+from server.bulk.filling import Fill, Filled, fill
+from server.bulk.parts import Space
+from server.bulk.scanning import Scan, Scanned, scan
+from server.errors import BadSettings, StartupError
+from server.inference.manifest import MANIFEST_FILE, parse_manifest
+from server.inference.model import Model
+
+LOOPBACK = "127.0.0.1:0"
+# One runs and one waits for it.
+TASKS_A_THREAD = 2
+WAIT_S = 60
+CONFIG = {
+    # Pages of state, and of metrics; the ports stay, with nothing behind them.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    # Samples of every thread's stack, a hundred a second.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.diagnostics.nvml": False,
+}
+T, R = TypeVar("T"), TypeVar("R")
+
+
+class Opened(WorkerPlugin):  # type: ignore[misc]
+    """The model of a worker; raises BadSettings where its artifact is another one than the driver's."""
+
+    name = "inkwell-model"
+
+    def __init__(self, artifact: Path, fingerprint: str) -> None:
+        self._artifact, self._fingerprint = artifact, fingerprint
+
+    def setup(self, worker: Any) -> None:
+        found = parse_manifest(self._artifact / MANIFEST_FILE).fingerprint
+        if found != self._fingerprint:
+            raise BadSettings(
+                "{artifact} on worker {worker} is another model: its fingerprint is {found}, and {wanted} is"
+                " needed",
+                artifact=self._artifact,
+                worker=str(worker.address),
+                found=found,
+                wanted=self._fingerprint,
+            )
+        self.model = Model(self._artifact)
+
+
+class Workers:
+    """A cluster whose workers have opened the model."""
+
+    def __init__(self, client: Any, artifact: Path, space: Space) -> None:
+        self._client = client
+        self._register(Opened(artifact, space.fingerprint))
+
+    @property
+    def threads(self) -> int:
+        return sum(self._client.nthreads().values())
+
+    def scan(self, tasks: Iterable[Scan]) -> Iterator[Scanned]:
+        """Read units; yield as they end."""
+        return self._run(scan, tasks)
+
+    def fill(self, tasks: Iterable[Fill]) -> Iterator[Filled]:
+        """Make parts; yield as they end."""
+        return self._run(_filled, tasks)
+
+    def _register(self, plugin: Opened) -> None:
+        self._client.register_plugin(plugin)
+
+    def _run(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        waiting = iter(tasks)
+        running = as_completed(loop=self._client.loop)
+        for task in islice(waiting, TASKS_A_THREAD * max(1, self.threads)):
+            running.add(self._submit(function, task))
+        for future in running:
+            yield future.result()
+            for task in islice(waiting, 1):
+                running.add(self._submit(function, task))
+
+    def _submit(self, function: Callable[[Any], Any], task: Any) -> Future:
+        return self._client.submit(function, task, pure=False)
+
+
+def _filled(asked: Fill) -> Filled:
+    return fill(asked, get_worker().plugins[Opened.name].model)
+
+
+@contextmanager
+def workers(
+    address: str | None, threads: int, scratch: Path, artifact: Path, space: Space
+) -> Iterator[Workers]:
+    """Yield the workers of a cluster's scheduler, or `threads` of this machine where address is None."""
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(CONFIG))
+        # It reports each worker that comes and goes; what matters is raised.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        if address is None:
+            cluster: Any = stack.enter_context(_local(threads, scratch))
+        else:
+            cluster = address
+        try:
+            client = stack.enter_context(Client(cluster, timeout=WAIT_S, set_as_default=False))
+            client.wait_for_workers(1, timeout=WAIT_S)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise BadSettings(
+                "no workers at {address}: {why}", address=address, why=error or "timeout"
+            ) from None
+        yield Workers(client, artifact, space)
+
+
+def _local(threads: int, scratch: Path) -> Any:
+    return LocalCluster(
+        n_workers=1,
+        threads_per_worker=threads,
+        processes=False,
+        protocol="inproc://",
+        dashboard_address=LOOPBACK,
+        worker_dashboard_address=LOOPBACK,
+        memory_limit=0,
+        local_directory=str(scratch),
+    )
