@@ -10,6 +10,7 @@ does when a worker is lost. Only a few tasks a core are given out at a time, how
 """
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -17,22 +18,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dask
-from dask.distributed import (
+from distributed import (
     Client,
     Future,
+    KilledWorker,
     LocalCluster,
     WorkerPlugin,
     as_completed,
     get_worker,
 )
+from distributed.comm import inproc
 
 from server.bulk.filling import Fill, Filled, fill
 from server.bulk.parts import Space
 from server.bulk.scanning import Scan, Scanned, scan
-from server.errors import BadSettings, StartupError
+from server.errors import BadSettings, StoreError
 from server.inference.manifest import MANIFEST_FILE, parse_manifest
 from server.inference.model import Model
 
+TEMPORARY = "temporary-directory"
 LOOPBACK = "127.0.0.1:0"
 # One runs and one waits for it.
 TASKS_A_THREAD = 2
@@ -99,9 +103,25 @@ class Workers:
         for task in islice(waiting, TASKS_A_THREAD * max(1, self.threads)):
             running.add(self._submit(function, task))
         for future in running:
-            yield future.result()
+            yield self._result(future)
             for task in islice(waiting, 1):
                 running.add(self._submit(function, task))
+
+    def _result(self, future: Any) -> Any:
+        try:
+            return future.result()
+        except KilledWorker as error:
+            raise StoreError(
+                "a task ended {number} workers one after another; have they enough memory? Their logs tell"
+                " more",
+                number=error.allowed_failures + 1,
+            ) from None
+        except (OSError, CancelledError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise StoreError(
+                "the scheduler was lost; start it again, and the same command continues"
+            ) from None
 
     def _submit(self, function: Callable[[Any], Any], task: Any) -> Future:
         return self._client.submit(function, task, pure=False)
@@ -117,11 +137,11 @@ def workers(
 ) -> Iterator[Workers]:
     """Yield the workers of a cluster's scheduler, or `threads` of this machine where address is None."""
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set(CONFIG))
+        stack.enter_context(dask.config.set(CONFIG | {TEMPORARY: str(scratch)}))
         # It reports each worker that comes and goes; what matters is raised.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         if address is None:
-            cluster: Any = stack.enter_context(_local(threads, scratch))
+            cluster: Any = stack.enter_context(_local(threads))
         else:
             cluster = address
         try:
@@ -134,7 +154,10 @@ def workers(
         yield Workers(client, artifact, space)
 
 
-def _local(threads: int, scratch: Path) -> Any:
+def _local(threads: int) -> Any:
+    # An address in memory has the machine's own in it for no use; Dask would find that out with a socket that
+    # is bound towards 8.8.8.8, though it sends nothing.
+    inproc.global_manager._ip = "127.0.0.1"
     return LocalCluster(
         n_workers=1,
         threads_per_worker=threads,
@@ -143,5 +166,4 @@ def _local(threads: int, scratch: Path) -> Any:
         dashboard_address=LOOPBACK,
         worker_dashboard_address=LOOPBACK,
         memory_limit=0,
-        local_directory=str(scratch),
     )
