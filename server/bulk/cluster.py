@@ -10,7 +10,6 @@ does when a worker is lost. Only a few tasks a core are given out at a time, how
 """
 
 import logging
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -27,6 +26,7 @@ from distributed import (
     as_completed,
     get_worker,
 )
+from distributed.client import FutureCancelledError
 from distributed.comm import inproc
 
 from server.bulk.filling import Fill, Filled, fill
@@ -116,11 +116,9 @@ class Workers:
                 " more",
                 number=error.allowed_failures + 1,
             ) from None
-        except (OSError, CancelledError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
+        except FutureCancelledError:
             raise StoreError(
-                "the scheduler was lost; start it again, and the same command continues"
+                "the scheduler was lost; start it, and run the same command again to continue"
             ) from None
 
     def _submit(self, function: Callable[[Any], Any], task: Any) -> Future:
@@ -138,8 +136,7 @@ def workers(
     """Yield the workers of a cluster's scheduler, or `threads` of this machine where address is None."""
     with ExitStack() as stack:
         stack.enter_context(dask.config.set(CONFIG | {TEMPORARY: str(scratch)}))
-        # It reports each worker that comes and goes; what matters is raised.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        _silence()
         if address is None:
             cluster: Any = stack.enter_context(_local(threads))
         else:
@@ -152,6 +149,13 @@ def workers(
                 "no workers at {address}: {why}", address=address, why=error or "timeout"
             ) from None
         yield Workers(client, artifact, space)
+
+
+def _silence() -> None:
+    """Turn off Dask's log, of workers that come and go; what matters is raised."""
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _local(threads: int) -> Any:

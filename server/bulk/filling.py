@@ -124,9 +124,7 @@ def _texts(rows: Any, known: dict[bytes, Vectors]) -> dict[bytes, str]:
     return dict(sorted(found.items(), key=lambda each: len(each[1])))
 
 
-def _embed(
-    asked: Fill, model: Model, texts: dict[bytes, str], known: dict[bytes, Vectors]
-) -> None:
+def _embed(asked: Fill, model: Model, texts: dict[bytes, str], known: dict[bytes, Vectors]) -> None:
     """Add the vectors of texts to `known`, but of those without a token."""
     if not texts:
         return
@@ -135,7 +133,9 @@ def _embed(
         for begin in range(0, len(digests), PORTION):
             some = digests[begin : begin + PORTION]
             found = _encoded(model, [texts[each] for each in some])
-            done = [(digest, row) for digest, row in zip(some, found, strict=True) if row is not None]
+            done = [
+                (digest, row) for digest, row in zip(some, found, strict=True) if row is not None
+            ]
             if done:
                 journal.append(file, [each for each, _ in done], np.stack([row for _, row in done]))
                 known |= dict(done)

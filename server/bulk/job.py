@@ -86,7 +86,9 @@ def run(job: Job, show: Show) -> Done:
             filled = _fill(job, some, space, scans, notes, show)
         output = _finish(job, space, files, scans, notes, filled)
         shutil.rmtree(work)
-    computed, reused = (sum(getattr(each, name) for each in filled) for name in ("computed", "reused"))
+    computed, reused = (
+        sum(getattr(each, name) for each in filled) for name in ("computed", "reused")
+    )
     return Done(output, computed, reused)
 
 
@@ -195,7 +197,9 @@ def _write_rejects(
     return number
 
 
-def _reject_lines(out: Path, scans: Sequence[Scan], filled: Sequence[Filled]) -> Iterator[bytes | str]:
+def _reject_lines(
+    out: Path, scans: Sequence[Scan], filled: Sequence[Filled]
+) -> Iterator[bytes | str]:
     for scan in scans:
         with scan.rejects.open("rb") as lines:
             yield from lines

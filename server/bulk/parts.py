@@ -140,7 +140,9 @@ def vectors_in(path: Path) -> Iterator[tuple[bytes, Vectors]]:
     """Yield digest and vector, float32 (D,), of each row of a part."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(GROUP_ROWS, columns=["digest", "vector"]):
-            yield from zip(batch["digest"].to_pylist(), rows_of_vectors(batch["vector"]), strict=True)
+            yield from zip(
+                batch["digest"].to_pylist(), rows_of_vectors(batch["vector"]), strict=True
+            )
 
 
 def rows_of_part(path: Path) -> Iterator[dict[str, Any]]:

@@ -94,7 +94,9 @@ def digest_of(document: Document) -> bytes:
 
 def reject_line(file: str, begin: int, row: int, why: Message) -> bytes:
     """Return a line of a file of rejects; row: counted from `begin` until the last step adds what is before."""
-    return msgspec.json.encode({"file": file, "begin": begin, "row": row, "why": why.english}) + b"\n"
+    return (
+        msgspec.json.encode({"file": file, "begin": begin, "row": row, "why": why.english}) + b"\n"
+    )
 
 
 def scan(asked: Scan) -> Scanned:

@@ -24,7 +24,9 @@ pytest.importorskip("distributed")
 pq = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.bulk
 
-SAID = re.compile(r"([\d,]+) vectors in .*: ([\d,]+) texts embedded, ([\d,]+) taken from before, ([\d,]+) rows")
+SAID = re.compile(
+    r"([\d,]+) vectors in .*: ([\d,]+) texts embedded, ([\d,]+) taken from before, ([\d,]+) rows"
+)
 
 
 def embed(artifact: Path, out: Path, *inputs: str | Path) -> tuple[int, ...]:
@@ -109,7 +111,14 @@ def test_wrong_rows_are_listed_with_their_places(toy_artifact: Path, tmp_path: P
     whys = " ".join(each["why"] for each in rejects(out))
     for why in ("no column is named text", '"text" is empty', "not UTF-8", "not JSON", "1 fields"):
         assert why in whys
-    arguments = ("embed", tmp_path / "a.jsonl", "--out", tmp_path / "strict", "--model", toy_artifact)
+    arguments = (
+        "embed",
+        tmp_path / "a.jsonl",
+        "--out",
+        tmp_path / "strict",
+        "--model",
+        toy_artifact,
+    )
     _, error = run(*arguments, "--strict", status=1)
     assert "a.jsonl, row 2: no column is named text" in error
     assert not list((tmp_path / "strict").glob("part-*"))
@@ -151,7 +160,9 @@ def test_columns_are_named_typed_and_copied(toy_artifact: Path, tmp_path: Path) 
 
 
 def test_what_would_lose_rows_is_refused(toy_artifact: Path, tmp_path: Path) -> None:
-    a, b = (write_jsonl(tmp_path / f"{name}.jsonl", corpus(9, seed)) for seed, name in enumerate("ab"))
+    a, b = (
+        write_jsonl(tmp_path / f"{name}.jsonl", corpus(9, seed)) for seed, name in enumerate("ab")
+    )
     out = tmp_path / "out"
     embed(toy_artifact, out, a)
     before = read(out)
@@ -171,9 +182,18 @@ def test_what_would_lose_rows_is_refused(toy_artifact: Path, tmp_path: Path) -> 
         assert why in error
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     _, error = run(
-        "embed", tmp_path / "bad.parquet", "--out", tmp_path / "o", "--model", toy_artifact, status=1
+        "embed",
+        tmp_path / "bad.parquet",
+        "--out",
+        tmp_path / "o",
+        "--model",
+        toy_artifact,
+        status=1,
     )
     assert "bad.parquet cannot be read" in error
-    for keep, why in (("vector", "columns of the vectors themselves"), ("a:date", "none of the types")):
+    for keep, why in (
+        ("vector", "columns of the vectors themselves"),
+        ("a:date", "none of the types"),
+    ):
         _, error = run("embed", a, *arguments, "--keep", keep, status=1)
         assert why in error

@@ -75,7 +75,9 @@ class BulkParts:
                 if n_read == end:
                     raise self._changed(name)
                 self._ids[n_read] = _hash(row["id"])
-                if row["id"] in self.sample or (n_read == end - number and len(self.sample) < SAMPLE):
+                if row["id"] in self.sample or (
+                    n_read == end - number and len(self.sample) < SAMPLE
+                ):
                     self.sample[row["id"]] = row["vector"]
                 n_read += 1
                 yield _document(row, self.output.kept), n_read
