@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import dask
 from distributed import (
@@ -50,7 +50,6 @@ CONFIG = {
     "distributed.admin.system-monitor.gil.enabled": False,
     "distributed.diagnostics.nvml": False,
 }
-T, R = TypeVar("T"), TypeVar("R")
 
 
 class Opened(WorkerPlugin):  # type: ignore[misc]
@@ -97,7 +96,7 @@ class Workers:
     def _register(self, plugin: Opened) -> None:
         self._client.register_plugin(plugin)
 
-    def _run(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+    def _run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         waiting = iter(tasks)
         running = as_completed(loop=self._client.loop)
         for task in islice(waiting, TASKS_A_THREAD * max(1, self.threads)):

@@ -177,7 +177,7 @@ def _skipped(file: BinaryIO) -> int:
 
 def _opened(unit: Unit) -> BinaryIO:
     if unit.format.endswith(".gz"):
-        return io.BufferedReader(gzip.open(unit.file, "rb"))  # type: ignore[arg-type]
+        return io.BufferedReader(gzip.open(unit.file, "rb"))
     return open(unit.file, "rb")
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,7 @@ def test_wrong_rows_are_listed_with_their_places(toy_artifact: Path, tmp_path: P
 
 
 def test_columns_are_named_typed_and_copied(toy_artifact: Path, tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"key": "a", "body": "墨池", "head": "文房", "year": 2024, "price": 1.5, "new": True},
         {"key": "b", "body": "笔纸砚", "head": None, "year": None, "price": None, "new": False},
     ]

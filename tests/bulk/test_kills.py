@@ -57,6 +57,11 @@ def size(out: Path) -> int:
     return found
 
 
+def until_written(out: Path, n_bytes: float, process: "subprocess.Popen[bytes]") -> None:
+    """Wait until the folder holds more than so many bytes, or the process has ended."""
+    until(lambda: size(out) > n_bytes or process.poll() is not None)
+
+
 def kept(out: Path, dimension: int) -> set[bytes]:
     """The digests of all vectors that are stored, in parts or in journals."""
     from server.bulk import journal
@@ -102,7 +107,7 @@ def test_killed_run_goes_on_where_it_was(
         target = whole * (number + choose.random()) / KILLS
         command = embedding(out, folder, shipped_artifact)
         with started(command, tmp_path / "log") as process:
-            until(lambda p=process, t=target: size(out) > t or p.poll() is not None)
+            until_written(out, target, process)
         # Another run may hold the folder at once: the kernel has freed the lock.
         assert not list(out.glob("part-*.tmp"))
     unique = {digest(row) for row in rows}
@@ -154,12 +159,12 @@ def test_cluster_survives_its_workers_and_not_its_scheduler(
         log = tmp_path / "log"
         with started(command, log) as process:
             for target in sorted(whole * choose.uniform(0.05, 0.4) for _ in range(2)):
-                until(lambda t=target: size(out) > t or process.poll() is not None)
+                until_written(out, target, process)
                 assert process.poll() is None, log.read_text()
                 until(lambda: worker_processes(tmp_path))
                 os.kill(choose.choice(worker_processes(tmp_path)), signal.SIGKILL)
             before = size(out)
-            until(lambda: size(out) > before or process.poll() is not None)
+            until_written(out, before, process)
             assert process.poll() is None, log.read_text()
             scheduler.kill()
             until(lambda: process.poll() is not None)

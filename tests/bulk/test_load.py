@@ -36,7 +36,7 @@ def test_vectors_become_documents_that_are_found(toy_artifact: Path, tmp_path: P
             ]
             assert stored["metadata"] == {"year": 2007}
             vectors = {id: row["vector"] for (id, _), row in read(out).items()}
-            np.testing.assert_allclose(stored["vectors"][0], vectors["3-7"], atol=2e-3)
+            np.testing.assert_allclose(stored["vector"], vectors["3-7"], atol=2e-3)
             question = {"query": f"{rows[7]['title'] or ''}\n{rows[7]['text']}", "top_k": 1}
             (hit,) = client.post("/collections/laws/search", json=question).json()["hits"]
             assert hit["id"] == "3-7"
