@@ -115,6 +115,8 @@ class Workers:
                 " more",
                 number=error.allowed_failures + 1,
             ) from None
+        except OSError as error:
+            raise StoreError("a file could not be read or written: {why}", why=error) from None
         except FutureCancelledError:
             raise StoreError(
                 "the scheduler was lost; start it, and run the same command again to continue"

@@ -50,12 +50,12 @@ class Unit:
 def find_files(given: Sequence[str], out: Path) -> list[str]:
     """Return the absolute paths of files, of files in folders and of patterns, each once, in order.
 
-    out: the folder of results, which is never read. Raises BadSettings where one gives nothing.
+    out: the absolute path of the folder of results, which is never read. Raises BadSettings where one gives nothing.
     """
     found: dict[str, None] = {}
     for name in given:
-        some = [os.path.realpath(each) for each in _matching(name)]
-        some = [each for each in some if out.resolve() not in Path(each).parents]
+        some = [os.path.abspath(each) for each in _matching(name)]
+        some = [each for each in some if out not in Path(each).parents]
         if not some:
             raise BadSettings(
                 "{name} is no file, folder or pattern with files of {suffixes}",
