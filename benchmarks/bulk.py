@@ -111,7 +111,7 @@ def _measured(number: int, begin: float, cpu: float) -> dict[str, float]:
 
 def _compared(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
     """Return the rate of bulk by that of the lanes, by time and by CPU time, each without the start."""
-    found = {}
+    found: dict[str, float] = {}
     for name, key in (("ratio", "wall_s"), ("cpu_ratio", "cpu_s")):
         start = statistics.median(row[key] for row in rows["start"])
         pairs = zip(rows["lanes"], rows["bulk"], strict=True)

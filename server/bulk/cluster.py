@@ -53,14 +53,20 @@ CONFIG = {
 
 
 class Opened(WorkerPlugin):  # type: ignore[misc]
-    """The model of a worker; raises BadSettings where its artifact is another one than the driver's."""
+    """The model of a worker, by its fingerprint: jobs of several models may share a cluster.
 
-    name = "inkwell-model"
+    It stays for the next job of the same model.
+    """
+
+    idempotent = True
 
     def __init__(self, artifact: Path, fingerprint: str) -> None:
         self._artifact, self._fingerprint = artifact, fingerprint
+        self.name = name_of(fingerprint)
+        self.model: Any = None
 
     def setup(self, worker: Any) -> None:
+        """Open the model; raises BadSettings where the artifact is another one than the driver's."""
         found = parse_manifest(self._artifact / MANIFEST_FILE).fingerprint
         if found != self._fingerprint:
             raise BadSettings(
@@ -94,7 +100,12 @@ class Workers:
         return self._run(_filled, tasks)
 
     def _register(self, plugin: Opened) -> None:
-        self._client.register_plugin(plugin)
+        try:
+            self._client.register_plugin(plugin)
+        except Exception:
+            # A worker cannot open it; the next job shall try again.
+            self._client.unregister_worker_plugin(plugin.name)
+            raise
 
     def _run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
         waiting = iter(tasks)
@@ -126,8 +137,18 @@ class Workers:
         return self._client.submit(function, task, pure=False)
 
 
+def name_of(fingerprint: str) -> str:
+    """Return the name under which workers hold the model of a fingerprint."""
+    return f"inkwell-{fingerprint}"
+
+
 def _filled(asked: Fill) -> Filled:
-    return fill(asked, get_worker().plugins[Opened.name].model)
+    worker = get_worker()
+    opened = worker.plugins[name_of(asked.space.fingerprint)]
+    if opened.model is None:
+        # It failed when the worker joined, where nobody saw the error: it raises again.
+        opened.setup(worker)
+    return fill(asked, opened.model)
 
 
 @contextmanager

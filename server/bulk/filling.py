@@ -54,9 +54,13 @@ class Fill:
 
 
 class Filled(msgspec.Struct, frozen=True):
-    """What a part has cost. computed, reused: texts. is_old: whether the file was there already."""
+    """What a part is made of, as in its metadata, and what it has cost.
+
+    computed, reused: texts. is_old: whether the file was there already.
+    """
 
     name: str
+    made_of: str
     given: int
     rows: int
     rejected: int
@@ -74,7 +78,7 @@ def fill(asked: Fill, model: Model) -> Filled:
     old = facts_of(asked.path)
     if old and (old.made_of, old.fingerprint) == (source, asked.space.fingerprint):
         journal.forget(asked.journals, asked.range.name)
-        return Filled(asked.range.name, given, old.rows, len(old.rejects), is_old=True)
+        return Filled(asked.range.name, source, given, old.rows, len(old.rejects), is_old=True)
     wanted = dict.fromkeys(rows["digest"].to_pylist())
     known = {digest: row for digest, row in _known(asked) if digest in wanted}
     reused = len(known)
@@ -98,7 +102,9 @@ def fill(asked: Fill, model: Model) -> Filled:
     )
     write_part(asked.path, kept, vectors, asked.layout, facts)
     journal.forget(asked.journals, asked.range.name)
-    return Filled(asked.range.name, given, len(kept), len(rejects), len(known) - reused, reused)
+    return Filled(
+        asked.range.name, source, given, len(kept), len(rejects), len(known) - reused, reused
+    )
 
 
 def _known(asked: Fill) -> Iterator[tuple[bytes, Vectors]]:

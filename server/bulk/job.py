@@ -27,10 +27,12 @@ from server.bulk.manifest import (
 )
 from server.bulk.parts import Range, Space, facts_of, number_of_parts, range_of
 from server.bulk.scanning import Scan, Scanned
+from server.bulk.work_file import forget_scratch
 from server.errors import BadSettings, StoreError
 from server.inference.manifest import read_manifest
 from server.system.atomic_file import replacing
 
+RUNS = "runs"
 # Called with the stage, and how much of it is done: units or parts, and then texts.
 Show = Callable[["Progress"], None]
 
@@ -79,13 +81,15 @@ def run(job: Job, show: Show) -> Done:
     with locked(job.out):
         check_continues(job.out, space, files, forget=job.forget)
         work = job.out / WORK_FOLDER
+        forget_scratch(job.out, work / RUNS)
         units = list(units_of(files))
         with workers(job.address, job.threads, work / "dask", job.artifact, space) as some:
-            scans = [Scan(unit, job.layout, work / "runs", job.is_strict) for unit in units]
+            scans = [Scan(unit, job.layout, work / RUNS, job.is_strict) for unit in units]
             notes = _scan(some, scans, show)
             filled = _fill(job, some, space, scans, notes, show)
         output = _finish(job, space, files, scans, notes, filled)
-        shutil.rmtree(work)
+        # A task that a killed run has left on a cluster may still write there.
+        shutil.rmtree(work, ignore_errors=True)
     computed, reused = (
         sum(getattr(each, name) for each in filled) for name in ("computed", "reused")
     )
@@ -164,6 +168,7 @@ def _finish(
     filled: Sequence[Filled],
 ) -> Output:
     """Write rejects and manifest, and delete parts of another division of the digests."""
+    _check_parts(job.out, space, filled)
     rejected = _write_rejects(job, scans, notes, filled)
     output = Output(
         *(space.model_id, space.fingerprint, space.dimension, space.normalized),
@@ -180,6 +185,19 @@ def _finish(
         if range_of(path) and path.name not in output.parts:
             path.unlink()
     return output
+
+
+def _check_parts(out: Path, space: Space, filled: Sequence[Filled]) -> None:
+    """Raise StoreError where a part is another one than this run has made or found.
+
+    A task of a killed run with other inputs may have gone on for a while on a cluster.
+    """
+    for each in filled:
+        facts = facts_of(out / each.name)
+        if facts is None or (facts.made_of, facts.fingerprint) != (each.made_of, space.fingerprint):
+            raise StoreError(
+                "{file} was changed while the run used it; run it again", file=out / each.name
+            )
 
 
 def _write_rejects(

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from server.bulk.layout import Layout
 from server.bulk.scanning import run_schema
-from server.system.atomic_file import replacing
+from server.bulk.work_file import replacing
 from server.types import Vectors
 
 # A part is held in memory with its vectors: 16 MB of them with 512 numbers each, and at most 128 MB.

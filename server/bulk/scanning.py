@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from server.bulk.inputs import Unit
 from server.bulk.layout import Layout
 from server.bulk.rows import rows_of
+from server.bulk.work_file import replacing
 from server.errors import BadSettings
 from server.messages.message import Message
 from server.store.records import Document, titled
-from server.system.atomic_file import replacing
 
 # Of a run: what one task holds of its unit at a time.
 RUN_ROWS, RUN_CHARACTERS = 1 << 16, 32 << 20

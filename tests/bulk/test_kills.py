@@ -109,7 +109,6 @@ def test_killed_run_goes_on_where_it_was(
         with started(command, tmp_path / "log") as process:
             until_written(out, target, process)
         # Another run may hold the folder at once: the kernel has freed the lock.
-        assert not list(out.glob("part-*.tmp"))
     unique = {digest(row) for row in rows}
     before = kept(out, model.manifest.dimension)
     assert before and before <= unique
