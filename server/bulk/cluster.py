@@ -45,6 +45,12 @@ CONFIG = {
     # Pages of state, and of metrics; the ports stay, with nothing behind them.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    # What Dask does by the clock took 2.9% of a core, and takes 0.3% (idle for 15 s, 2026-11-30).
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.tick.limit": "1h",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.work-stealing": False,
     # Samples of every thread's stack, a hundred a second.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.system-monitor.gil.enabled": False,

@@ -24,7 +24,7 @@ from server.messages.message import Message
 from server.store.records import Document, titled
 
 # Of a run: what one task holds of its unit at a time.
-RUN_ROWS, RUN_CHARACTERS = 1 << 16, 32 << 20
+RUN_ROWS, RUN_CHARACTERS = 1 << 16, 16 << 20
 # Rows of a group, which are skipped or read together: the parts of a large corpus need a few of each run.
 GROUP_ROWS = 1024
 PLACE = [pa.field("file", pa.string()), pa.field("begin", pa.int64()), pa.field("row", pa.int64())]
