@@ -114,14 +114,21 @@ class Workers:
             raise
 
     def _run(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
-        waiting = iter(tasks)
+        waiting, n_running = iter(tasks), 0
         running = as_completed(loop=self._client.loop)
-        for task in islice(waiting, TASKS_A_THREAD * max(1, self.threads)):
-            running.add(self._submit(function, task))
+
+        def give_out() -> int:
+            """Fill the room that the threads of now have, but never leave nothing running."""
+            room = max(1, TASKS_A_THREAD * self.threads - n_running)
+            some = [self._submit(function, task) for task in islice(waiting, room)]
+            running.update(some)
+            return len(some)
+
+        n_running += give_out()
         for future in running:
             yield self._result(future)
-            for task in islice(waiting, 1):
-                running.add(self._submit(function, task))
+            n_running -= 1
+            n_running += give_out()
 
     def _result(self, future: Any) -> Any:
         try:
