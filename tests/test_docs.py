@@ -453,7 +453,7 @@ def test_every_package_of_the_project_has_its_licence_named() -> None:
     listed = {cells[0] for cells in rows("THIRD_PARTY.md")}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for block in re.findall(
-        r"^(?:dependencies|export|otel|mcp|dev) = \[\n(.*?)^\]", project, re.M | re.S
+        r"^(?:dependencies|export|otel|mcp|bulk|dev) = \[\n(.*?)^\]", project, re.M | re.S
     ):
         for package in re.findall(r'^ +"([a-z0-9-]+)', block, re.M):
             assert package in listed or package == "inkwell-embeddings", package

@@ -72,6 +72,17 @@ ONE_FILE = {
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
     "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
+    # Connects to the scheduler that --address names; only `bulk embed` imports it.
+    "distributed": "bulk/cluster.py",
+    "dask": "bulk/cluster.py",
+    "pyarrow": {
+        "bulk/inputs.py",
+        "bulk/layout.py",
+        "bulk/rows.py",
+        "bulk/scanning.py",
+        "bulk/parts.py",
+        "bulk/filling.py",
+    },
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
     "prometheus_client": {
         "telemetry/metrics.py",
@@ -192,7 +203,7 @@ ROOMS = (
     "inference auth",
     "collections",
     "sources",
-    "api",
+    "api bulk",
     "app",
     "net",
     "doctor",
@@ -489,7 +500,7 @@ def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> 
     )
     assert {"server.inference.engine", "onnxruntime", "faiss"} <= loaded
     unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
-    unwanted |= {"opentelemetry"} | PARSERS
+    unwanted |= {"opentelemetry", "distributed", "dask", "pyarrow"} | PARSERS
     assert {module.partition(".")[0] for module in loaded} & unwanted == set()
 
 
