@@ -25,6 +25,7 @@ DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
+COLLECTIONS = ("on", "off")
 # A host name as requests carry it: without scheme and port, in ASCII.
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 # The name of a vector database, as requests say it.
@@ -96,6 +97,8 @@ class Config:
         "artifact folder, FOLDER or NAME=FOLDER; repeat the flag to serve several",
     )
     data: Path = _setting(Path("data"), "folder for collections")
+    # Off on each of several nodes behind a proxy: a document would be on one of them only.
+    collections: str = _setting("on", "keep collections, on or off; off needs no data folder")
     # A name that clients already send, such as text-embedding-3-small. The manifest's id always works.
     # "*": any name that no model has, for platforms whose names cannot be changed.
     model_alias: str = _setting(
@@ -191,6 +194,10 @@ class Config:
     audit_texts: int = _setting(
         0, "characters of each body to keep in the audit", low=0, high=1 << 30
     )
+    # Longer than a load balancer needs to notice, two or three of its checks. A lone server has none.
+    drain_s: int = _setting(
+        0, "seconds to go on serving after SIGTERM while /ready says 503", low=0, high=3600
+    )
     # A load balancer usually gives 30 seconds between SIGTERM and SIGKILL.
     shutdown_s: int = _setting(25, "seconds to finish accepted work at shutdown", low=0, high=3600)
     log_level: str = _setting("info", "log level: debug, info, warning or error")
@@ -228,7 +235,11 @@ class Config:
                 "trace_endpoint {url!r} is not a URL such as http://127.0.0.1:4318/v1/traces",
                 url=self.trace_endpoint,
             )
-        for name, allowed in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+        for name, allowed in (
+            ("collections", COLLECTIONS),
+            ("log_level", LOG_LEVELS),
+            ("log_format", LOG_FORMATS),
+        ):
             if (value := getattr(self, name)) not in allowed:
                 raise BadSettings(
                     "{name} {value!r} is not one of {allowed}",
@@ -236,6 +247,10 @@ class Config:
                     value=value,
                     allowed=allowed,
                 )
+
+    @property
+    def keeps_collections(self) -> bool:
+        return self.collections == "on"
 
 
 def names_in(hosts: str) -> list[str]:

@@ -466,7 +466,7 @@ def test_every_package_of_the_project_has_its_licence_named() -> None:
     listed = {cells[0] for cells in rows("THIRD_PARTY.md")}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for block in re.findall(
-        r"^(?:dependencies|export|otel|mcp|qdrant|milvus|postgres|databases-dev|dev) = \[\n(.*?)^\]",
+        r"^(?:dependencies|export|otel|mcp|qdrant|milvus|postgres|databases-dev|bulk|dev) = \[\n(.*?)^\]",
         project,
         re.M | re.S,
     ):

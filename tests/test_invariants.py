@@ -80,6 +80,17 @@ ONE_FILE = {
     "concurrent": {"collections/read_threads.py", "collections/external/connection.py"},
     "time": "clock.py",
     "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
+    # Connects to the scheduler that --address names; only `bulk embed` imports it.
+    "distributed": "bulk/cluster.py",
+    "dask": "bulk/cluster.py",
+    "pyarrow": {
+        "bulk/inputs.py",
+        "bulk/layout.py",
+        "bulk/rows.py",
+        "bulk/scanning.py",
+        "bulk/parts.py",
+        "bulk/filling.py",
+    },
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
     "prometheus_client": {
         "telemetry/metrics.py",
@@ -152,6 +163,8 @@ PAIRS = "net/ipc.py"
 NOTIFIES = "system/systemd.py"
 # A Unix socket to listen on, and one connection to its file, to know whether another process listens.
 ASKS_WHO_LISTENS = "net/unix_socket.py"
+# Connections that clients have opened, taken from a listening socket before it is closed.
+TAKES = "net/backlog.py"
 # Contexts for connections that come in.
 ENCRYPTS = "net/certificates.py"
 # Spans to the one address of --trace-endpoint, by a package that is imported only for such an address.
@@ -180,6 +193,7 @@ MAY_IMPORT = {
     # The form of a URL.
     ADDRESSES: {"urllib"},
     PAIRS: {"socket"},
+    TAKES: {"socket"},
     NOTIFIES: {"socket"},
     ASKS_WHO_LISTENS: {"socket"},
     ENCRYPTS: {"ssl"},
@@ -232,7 +246,7 @@ ROOMS = (
     "inference auth databases",
     "collections",
     "sources",
-    "api",
+    "api bulk",
     "app",
     "net",
     "doctor",
@@ -546,7 +560,7 @@ def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> 
     )
     assert {"server.inference.engine", "onnxruntime", "faiss"} <= loaded
     unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
-    unwanted |= {"opentelemetry"} | PARSERS
+    unwanted |= {"opentelemetry", "distributed", "dask", "pyarrow"} | PARSERS
     assert {module.partition(".")[0] for module in loaded} & unwanted == set()
 
 

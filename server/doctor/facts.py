@@ -131,7 +131,8 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
     homes: list[Path] = []
     try:
         disk: Disk | OSError = read_disk(config.data, proc)
-        homes = [config.data / "collections" / name for name in names(config.data)]
+        if config.keeps_collections:
+            homes = [config.data / "collections" / name for name in names(config.data)]
     except OSError as error:
         disk = error
     here = {each.fingerprint: each.provenance for each in artifacts if each.provenance is not None}

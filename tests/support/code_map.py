@@ -41,6 +41,7 @@ SERVER = (
     "api/streaming",
     "api/searching",
     "api/web",
+    "bulk",
     "sources",
     "sources/isolated",
     "sources/office",
