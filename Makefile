@@ -30,7 +30,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp install-bulk test-bulk image wheels test-image test-kubernetes test-wheel test-first-hour check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp install-databases test-databases install-bulk test-bulk image wheels test-image test-kubernetes test-wheel test-first-hour check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
 
 install-mcp: install ## add the MCP server, by which agents search: python -m server mcp
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/mcp.txt
+
+install-databases: install ## add the clients of Qdrant, Milvus and PostgreSQL, which can keep collections elsewhere
+	$(call pip,--no-deps --require-hashes -r locks/databases.txt)
 
 install-bulk: install ## add Dask and Arrow, to embed a corpus: python -m server bulk embed
 	$(call pip,--no-deps --require-hashes -r locks/bulk.txt)
@@ -148,6 +151,11 @@ test-page: dev artifact ## use the search page in Chromium (Debian: apt install 
 test-mcp: dev install-mcp ## ask the MCP server with the official client, over both transports
 	$(RUN) -m pytest -q tests/cli/test_mcp.py $(ARGS)
 
+# Three minutes at most.
+test-databases: dev install-databases ## run the suite that every vector database passes, on real ones (with slow forms too: ARGS="-m 'slow or not slow'")
+	$(call pip,--no-deps --require-hashes -r locks/databases-dev.txt)
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(wildcard tests/databases tests/collections/external) $(ARGS)
+
 # The cluster of the tests is on this machine; a killed run is a minute of the four.
 test-bulk: dev install-bulk artifact ## embed a corpus on Dask, with processes that are killed, and load it into a server
 	$(RUN) -m pytest -q -m bulk tests/bulk $(ARGS)
@@ -227,6 +235,8 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/manual.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/manual.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra mcp -c locks/run.txt -o locks/mcp.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra databases -c locks/run.txt -c locks/dev.txt -o locks/databases.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra databases-dev -c locks/run.txt -c locks/dev.txt -c locks/databases.txt -o locks/databases-dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra bulk -c locks/run.txt -o locks/bulk.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import health, openapi
-from server.api.administration import collections, copies, names, vocabulary
+from server.api.administration import collections, copies, names, outbox, vocabulary
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
@@ -44,6 +44,8 @@ from server.api.searching import operations as searching
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs, key, manual, page
 from server.auth.gate import Access, Visit, request_id, secret_in
+from server.collections.external.connection import Connection
+from server.collections.external.metrics import OUTBOX_JOINS, OutboxMetrics
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
 from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
@@ -74,12 +76,17 @@ S = TypeVar("S", bound=WorkerState)
 
 
 def create_app(
-    models: Sequence[Model], config: Config, folder: DataFolder, others: Pages = alone
+    models: Sequence[Model],
+    config: Config,
+    folder: DataFolder,
+    others: Pages = alone,
+    databases: Sequence[Connection] = (),
 ) -> "App":
     """Return the ASGI app; its engines and collections start and stop with the app's lifespan.
 
-    The first model is the default. others: returns the metrics pages of other processes. Raises BadSettings
-    if the keys cannot be read or the audit cannot be opened.
+    The first model is the default. others: returns the metrics pages of other processes. databases: of the
+    settings, which may keep collections. Raises BadSettings if the keys cannot be read or the audit cannot be
+    opened.
     """
     metrics = Metrics()
     access, tracer = Access(config, metrics), tracer_of(config)
@@ -89,11 +96,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
-            registry = CollectionRegistry(folder, served, config, metrics)
+            registry = CollectionRegistry(folder, served, config, metrics, databases)
             probing = RecallProbe(registry, metrics, lambda: served.idle)
             metrics.process.data = folder.path
             metrics.process.ready = partial(health.is_ready, served, registry)
             metrics.register(CollectionMetrics(registry.stats), COLLECTION_JOINS)
+            metrics.register(OutboxMetrics(registry.external), OUTBOX_JOINS)
             yield {"models": served, "collections": registry}
             await probing.close()
             # Before the engines: documents that are still being written need them.
@@ -318,6 +326,7 @@ def collection_operations() -> list[CollectionOperation]:
         *names.inside(),
         *copies.inside(),
         *vocabulary.inside(),
+        *outbox.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]

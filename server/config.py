@@ -28,6 +28,8 @@ LOG_FORMATS = ("plain", "json")
 COLLECTIONS = ("on", "off")
 # A host name as requests carry it: without scheme and port, in ASCII.
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
+# The name of a vector database, as requests say it.
+DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 # The alias that stands for every name that no model has.
 ANY_NAME = "*"
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
@@ -169,6 +171,16 @@ class Config:
     query_cache_bytes: int = _setting(
         16 * 1024 * 1024, "bytes of the query cache", low=0, high=1 << 40
     )
+    # Without one the server connects to none. NAME is what requests say; see docs/en/how-to/vector-database.md.
+    vector_database: str = _setting(
+        "",
+        "NAME=URI of a vector database that may keep collections; repeat the flag for several",
+        several=True,
+    )
+    # Acknowledged writes are on this disk until the database has them: 300,000 short documents.
+    outbox_mb: int = _setting(
+        1024, "megabytes of writes that may wait for vector databases", low=1, high=1 << 20
+    )
     # Without it every client that reaches the port may do everything.
     keys: Path | None = _setting(None, "file with the keys of clients; clients then need one")
     # Stops web pages whose host name was pointed at this machine (DNS rebinding); keys stop them too.
@@ -217,6 +229,7 @@ class Config:
                 name=max(names, key=names.count),
             )
         _check_hosts(self.allowed_hosts)
+        databases_in(self.vector_database)
         if self.trace_endpoint and not URL.fullmatch(self.trace_endpoint):
             raise BadSettings(
                 "trace_endpoint {url!r} is not a URL such as http://127.0.0.1:4318/v1/traces",
@@ -248,6 +261,24 @@ def names_in(hosts: str) -> list[str]:
 def aliases_in(aliases: str) -> list[str]:
     """Return the names in `model_alias`."""
     return [name.strip() for name in aliases.split(",") if name.strip()]
+
+
+def databases_in(given: str) -> dict[str, str]:
+    """Return the addresses in `vector_database` by name; raises BadSettings."""
+    found: dict[str, str] = {}
+    for each in filter(None, map(str.strip, given.split(","))):
+        name, separator, uri = each.partition("=")
+        if not separator or not uri or not DATABASE.fullmatch(name):
+            raise BadSettings(
+                "vector_database {text!r} is not NAME=URI, with 1 to 40 letters, digits, - and _ in NAME",
+                text=each if len(each) <= 40 else each[:40] + "...",
+            )
+        if name in found:
+            raise BadSettings(
+                "two vector databases have the name {name!r}; give each its own NAME", name=name
+            )
+        found[name] = uri
+    return found
 
 
 def on_loopback(host: str) -> bool:

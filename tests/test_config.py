@@ -42,6 +42,7 @@ def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
     }
     chosen["trace_endpoint"] = ("http://a/v1", "https://b:1/")
     chosen["unix_socket_mode"] = ("600", "666")
+    chosen["vector_database"] = ("a=qdrant:here", "b=qdrant+http://c:6333")
     if setting.name in chosen:
         return chosen[setting.name][step - 1]
     if isinstance(setting.default, int):

@@ -40,6 +40,7 @@ def serve(given: Invocation) -> int:
 def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     from server.app import create_app, create_node_app
     from server.cli.welcome import documents_in, welcome
+    from server.collections.external.opening import connections_of
     from server.inference.registry import opened
     from server.net.certificates import Tls
     from server.net.reload import Reload
@@ -61,6 +62,7 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
 
     # Each collection and each connection needs some.
     allow_all()
+    databases = connections_of(config, given.variables)
     models = opened(config)
     workers = WorkerPool(config)
     # The app closes the folder when it ends; this closes it if the app cannot start.
@@ -72,7 +74,7 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
         app = (
             create_node_app(models, config, workers.pages)
             if folder is None
-            else create_app(models, config, folder, workers.pages)
+            else create_app(models, config, folder, workers.pages, databases)
         )
         # The app may free the models; a reference here would keep them.
         del models
