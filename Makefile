@@ -34,7 +34,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install kernels dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-kernels test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp image wheels test-image test-wheel test-first-hour check fix bench compare shapes lock clean
+.PHONY: help install kernels dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-kernels test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp install-databases test-databases install-bulk test-bulk image wheels test-image test-kubernetes test-wheel test-first-hour check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -73,6 +73,12 @@ install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
 install-mcp: install ## add the MCP server, by which agents search: python -m server mcp
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/mcp.txt
 
+install-databases: install ## add the clients of Qdrant, Milvus and PostgreSQL, which can keep collections elsewhere
+	$(call pip,--no-deps --require-hashes -r locks/databases.txt)
+
+install-bulk: install ## add Dask and Arrow, to embed a corpus: python -m server bulk embed
+	$(call pip,--no-deps --require-hashes -r locks/bulk.txt)
+
 export: install ## MODEL=folder, .tar or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
 
@@ -94,7 +100,7 @@ test: dev artifact ## run the tests (JOBS=1 for one process)
 	$(RUN) -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 test-slow: dev ## run the slow tests too
-	$(RUN) -m pytest -q -m 'not torch and not page' $(ARGS)
+	$(RUN) -m pytest -q -m 'not torch and not page and not bulk' $(ARGS)
 
 test-monitoring: dev ## check alerts and dashboard with a real Prometheus (Debian: apt install prometheus)
 	$(RUN) -m pytest -q -m 'slow or not slow' tests/telemetry/test_monitoring.py tests/telemetry/test_prometheus.py $(ARGS)
@@ -162,6 +168,15 @@ test-page: dev artifact ## use the search page in Chromium (Debian: apt install 
 test-mcp: dev install-mcp ## ask the MCP server with the official client, over both transports
 	$(RUN) -m pytest -q tests/cli/test_mcp.py $(ARGS)
 
+# Three minutes at most.
+test-databases: dev install-databases ## run the suite that every vector database passes, on real ones (with slow forms too: ARGS="-m 'slow or not slow'")
+	$(call pip,--no-deps --require-hashes -r locks/databases-dev.txt)
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(wildcard tests/databases tests/collections/external) $(ARGS)
+
+# The cluster of the tests is on this machine; a killed run is a minute of the four.
+test-bulk: dev install-bulk artifact ## embed a corpus on Dask, with processes that are killed, and load it into a server
+	$(RUN) -m pytest -q -m bulk tests/bulk $(ARGS)
+
 bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
 
@@ -171,6 +186,12 @@ test-bundle: artifact ## install a bundle on a bare system without a network, an
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --python 3.11 --out build/prove
 	$(RUN) -m deploy.prove build/prove/*.tar.gz $(ARGS)
 	$(RUN) -m deploy.boot build/prove/*.tar.gz
+
+# kubectl: Debian's package kubernetes-client, or another one with kustomize.
+test-kubernetes: dev ## compare deploy/kubernetes with the schemas of Kubernetes, and with the settings and metrics of the server
+	test -x build/kubernetes/bin/python || $(PYTHON) -m venv build/kubernetes
+	build/kubernetes/bin/python -m pip install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
+	$(RUN) -m pytest -q tests/deploy/test_kubernetes.py $(ARGS)
 
 # BUILDER="podman build" or "buildah build" works too; ARGS="--build-arg PIP_INDEX_URL=..." names a mirror.
 image: ## build a container image of this clone, with the model (BUILDER, ARGS)
@@ -231,6 +252,9 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/manual.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/manual.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra mcp -c locks/run.txt -o locks/mcp.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra databases -c locks/run.txt -c locks/dev.txt -o locks/databases.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra databases-dev -c locks/run.txt -c locks/dev.txt -c locks/databases.txt -o locks/databases-dev.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra bulk -c locks/run.txt -o locks/bulk.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund

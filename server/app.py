@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import health, openapi
-from server.api.administration import collections, copies, names, vocabulary
+from server.api.administration import collections, copies, names, outbox, vocabulary
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
@@ -25,6 +25,7 @@ from server.api.endpoint import Endpoint
 from server.api.files import upload
 from server.api.health import Pages, alone
 from server.api.native_errors import NATIVE
+from server.api.no_collections import refused
 from server.api.operation import (
     Call,
     CollectionOperation,
@@ -43,6 +44,8 @@ from server.api.searching import operations as searching
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs, key, manual, page
 from server.auth.gate import Access, Visit, request_id, secret_in
+from server.collections.external.connection import Connection
+from server.collections.external.metrics import OUTBOX_JOINS, OutboxMetrics
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
 from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
@@ -73,12 +76,17 @@ S = TypeVar("S", bound=WorkerState)
 
 
 def create_app(
-    models: Sequence[Model], config: Config, folder: DataFolder, others: Pages = alone
+    models: Sequence[Model],
+    config: Config,
+    folder: DataFolder,
+    others: Pages = alone,
+    databases: Sequence[Connection] = (),
 ) -> "App":
     """Return the ASGI app; its engines and collections start and stop with the app's lifespan.
 
-    The first model is the default. others: returns the metrics pages of other processes. Raises BadSettings
-    if the keys cannot be read or the audit cannot be opened.
+    The first model is the default. others: returns the metrics pages of other processes. databases: of the
+    settings, which may keep collections. Raises BadSettings if the keys cannot be read or the audit cannot be
+    opened.
     """
     metrics = Metrics()
     access, tracer = Access(config, metrics), tracer_of(config)
@@ -88,11 +96,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
-            registry = CollectionRegistry(folder, served, config, metrics)
+            registry = CollectionRegistry(folder, served, config, metrics, databases)
             probing = RecallProbe(registry, metrics, lambda: served.idle)
             metrics.process.data = folder.path
             metrics.process.ready = partial(health.is_ready, served, registry)
             metrics.register(CollectionMetrics(registry.stats), COLLECTION_JOINS)
+            metrics.register(OutboxMetrics(registry.external), OUTBOX_JOINS)
             yield {"models": served, "collections": registry}
             await probing.close()
             # Before the engines: documents that are still being written need them.
@@ -104,15 +113,39 @@ def create_app(
 
 def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> "App":
     """Return the app of a worker, which computes vectors and has no collections."""
+    return _model_app(model_operations(config), models, config, metrics, lambda served: None)
+
+
+def create_node_app(models: Sequence[Model], config: Config, others: Pages = alone) -> "App":
+    """Return the app of a server that keeps no collections, and so needs no data folder.
+
+    The arguments are those of `create_app`.
+    """
+    metrics = Metrics()
+
+    def began(served: ModelRegistry) -> None:
+        metrics.process.ready = partial(health.computes, served)
+
+    return _model_app(node_operations(config, metrics, others), models, config, metrics, began)
+
+
+def _model_app(
+    operations: Sequence[Operation],
+    models: Sequence[Model],
+    config: Config,
+    metrics: Metrics,
+    began: Callable[[ModelRegistry], None],
+) -> "App":
+    """Return an app whose state is models alone. began: called with them before the first request."""
     access, tracer = Access(config, metrics), tracer_of(config)
     handed = [models]
 
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[WorkerState]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
+            began(served)
             yield {"models": served}
 
-    operations = model_operations(config)
     return _app(operations, worker_call, lifespan, config, metrics, access, tracer)
 
 
@@ -240,10 +273,13 @@ def _endpoints(
 
 def model_operations(config: Config) -> list[Operation]:
     """Return every operation that needs only the models: any process of a server can do it."""
+    of_ollama = ollama.operations()
+    if config.keeps_collections:
+        of_ollama = [page.for_browsers(each) if each.path == "/" else each for each in of_ollama]
     return [
         *native.operations(tei.EMBED),
         *openai.operations(TokenIds(config.token_ids)),
-        *(page.for_browsers(each) if each.path == "/" else each for each in ollama.operations()),
+        *of_ollama,
         *weaviate.operations(),
         *tei.operations(config, VERSION),
         *many_vectors.operations(tei.TEI, tei.headers_for),
@@ -256,6 +292,32 @@ def every_operation(
     config: Config, metrics: Metrics, others: Pages = alone
 ) -> list[CollectionOperation]:
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
+    found: list[CollectionOperation] = [
+        *model_operations(config),
+        *collection_operations(),
+        *health.operations(metrics, others),
+        *_for_people(),
+    ]
+    return [*found, *openapi.operations(found, VERSION)]
+
+
+def node_operations(config: Config, metrics: Metrics, others: Pages = alone) -> list[Operation]:
+    """Return every operation of a server without collections, which refuses those of collections."""
+    served: list[Operation] = [
+        *model_operations(config),
+        *health.node_operations(metrics, others),
+        *_for_people(),
+    ]
+    described = openapi.operations(served, VERSION)
+    return [*served, *map(refused, collection_operations()), *described]
+
+
+def _for_people() -> list[Operation]:
+    return [*docs.operations(), *manual.operations(), *page.operations(), *key.operations()]
+
+
+def collection_operations() -> list[CollectionOperation]:
+    """Return every operation on collections and documents."""
     of_collection = [
         *searching.inside(),
         *documents.inside(),
@@ -264,23 +326,17 @@ def every_operation(
         *names.inside(),
         *copies.inside(),
         *vocabulary.inside(),
+        *outbox.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]
-    found: list[CollectionOperation] = [
-        *model_operations(config),
+    return [
         # First on the paths of the default collection, then on those with a collection's name.
         *of_collection,
         *collections.operations(),
         *names.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
-        *health.operations(metrics, others),
-        *docs.operations(),
-        *manual.operations(),
-        *page.operations(),
-        *key.operations(),
     ]
-    return [*found, *openapi.operations(found, VERSION)]
 
 
 class RouterErrors:

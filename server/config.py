@@ -26,8 +26,11 @@ MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
 KERNELS = ("auto", "off")
+COLLECTIONS = ("on", "off")
 # A host name as requests carry it: without scheme and port, in ASCII.
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
+# The name of a vector database, as requests say it.
+DATABASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 # The alias that stands for every name that no model has.
 ANY_NAME = "*"
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
@@ -95,6 +98,8 @@ class Config:
         "artifact folder, FOLDER or NAME=FOLDER; repeat the flag to serve several",
     )
     data: Path = _setting(Path("data"), "folder for collections")
+    # Off on each of several nodes behind a proxy: a document would be on one of them only.
+    collections: str = _setting("on", "keep collections, on or off; off needs no data folder")
     # A name that clients already send, such as text-embedding-3-small. The manifest's id always works.
     # "*": any name that no model has, for platforms whose names cannot be changed.
     model_alias: str = _setting(
@@ -173,6 +178,16 @@ class Config:
     query_cache_bytes: int = _setting(
         16 * 1024 * 1024, "bytes of the query cache", low=0, high=1 << 40
     )
+    # Without one the server connects to none. NAME is what requests say; see docs/en/how-to/vector-database.md.
+    vector_database: str = _setting(
+        "",
+        "NAME=URI of a vector database that may keep collections; repeat the flag for several",
+        several=True,
+    )
+    # Acknowledged writes are on this disk until the database has them: 300,000 short documents.
+    outbox_mb: int = _setting(
+        1024, "megabytes of writes that may wait for vector databases", low=1, high=1 << 20
+    )
     # Without it every client that reaches the port may do everything.
     keys: Path | None = _setting(None, "file with the keys of clients; clients then need one")
     # Stops web pages whose host name was pointed at this machine (DNS rebinding); keys stop them too.
@@ -185,6 +200,10 @@ class Config:
     # Texts are often confidential, so none are recorded by default.
     audit_texts: int = _setting(
         0, "characters of each body to keep in the audit", low=0, high=1 << 30
+    )
+    # Longer than a load balancer needs to notice, two or three of its checks. A lone server has none.
+    drain_s: int = _setting(
+        0, "seconds to go on serving after SIGTERM while /ready says 503", low=0, high=3600
     )
     # A load balancer usually gives 30 seconds between SIGTERM and SIGKILL.
     shutdown_s: int = _setting(25, "seconds to finish accepted work at shutdown", low=0, high=3600)
@@ -217,13 +236,18 @@ class Config:
                 name=max(names, key=names.count),
             )
         _check_hosts(self.allowed_hosts)
+        databases_in(self.vector_database)
         if self.trace_endpoint and not URL.fullmatch(self.trace_endpoint):
             raise BadSettings(
                 "trace_endpoint {url!r} is not a URL such as http://127.0.0.1:4318/v1/traces",
                 url=self.trace_endpoint,
             )
-        chosen = {"kernels": KERNELS, "log_level": LOG_LEVELS, "log_format": LOG_FORMATS}
-        for name, allowed in chosen.items():
+        for name, allowed in (
+            ("collections", COLLECTIONS),
+            ("kernels", KERNELS),
+            ("log_level", LOG_LEVELS),
+            ("log_format", LOG_FORMATS),
+        ):
             if (value := getattr(self, name)) not in allowed:
                 raise BadSettings(
                     "{name} {value!r} is not one of {allowed}",
@@ -231,6 +255,10 @@ class Config:
                     value=value,
                     allowed=allowed,
                 )
+
+    @property
+    def keeps_collections(self) -> bool:
+        return self.collections == "on"
 
 
 def names_in(hosts: str) -> list[str]:
@@ -241,6 +269,24 @@ def names_in(hosts: str) -> list[str]:
 def aliases_in(aliases: str) -> list[str]:
     """Return the names in `model_alias`."""
     return [name.strip() for name in aliases.split(",") if name.strip()]
+
+
+def databases_in(given: str) -> dict[str, str]:
+    """Return the addresses in `vector_database` by name; raises BadSettings."""
+    found: dict[str, str] = {}
+    for each in filter(None, map(str.strip, given.split(","))):
+        name, separator, uri = each.partition("=")
+        if not separator or not uri or not DATABASE.fullmatch(name):
+            raise BadSettings(
+                "vector_database {text!r} is not NAME=URI, with 1 to 40 letters, digits, - and _ in NAME",
+                text=each if len(each) <= 40 else each[:40] + "...",
+            )
+        if name in found:
+            raise BadSettings(
+                "two vector databases have the name {name!r}; give each its own NAME", name=name
+            )
+        found[name] = uri
+    return found
 
 
 def on_loopback(host: str) -> bool:

@@ -20,6 +20,8 @@ ENV_PREFIX = "INKWELL_"
 # The key that commands send to a running server. It is neither a setting nor a flag: all users of a
 # machine see the arguments of its processes.
 API_KEY = "INKWELL_API_KEY"
+# Secrets of vector databases, each under the name of its database: for the same reason.
+DATABASE_SECRET = "INKWELL_VECTOR_DATABASE_SECRET_"
 # The file in which the prompt of `search` keeps what was typed; empty for none. It is no setting of a server.
 HISTORY = "INKWELL_HISTORY"
 # Kubernetes sets NAME_SERVICE_HOST, NAME_PORT and more for each Service of a namespace. If the name begins
@@ -55,6 +57,8 @@ def gather(
         if link := SERVICE_HOST.fullmatch(variable):
             raise _of_service(link[1], variable)
     for variable in sorted(unknown - {API_KEY, HISTORY}):
+        if variable.startswith(DATABASE_SECRET):
+            continue
         raise _unknown(variable, variables, Message("the environment"))
     found: dict[str, Given] = {}
     place = flags.get(FILE) or environ.get(env_name(FILE))

@@ -23,7 +23,9 @@ ServerError
 │   ├── Overloaded           the queue is full
 │   ├── QuotaExceeded        the key has used up its quota for now
 │   ├── NotReady             a lane has ended or the disk is full: ask another server
+│   ├── DatabaseAway         a vector database elsewhere does not answer
 │   └── ShuttingDown         the server is stopping
+├── DatabaseRefused          a vector database elsewhere refuses what was asked of it
 ├── ServerFault              the server is at fault
 │   ├── InferenceFailed      the batch of this text raised
 │   └── InternalError        anything unforeseen
@@ -190,8 +192,18 @@ class NotReady(RetryableError):
     code = "not_ready"
 
 
+class DatabaseAway(RetryableError):
+    code = "database_away"
+
+
 class ShuttingDown(RetryableError):
     code = "shutting_down"
+
+
+class DatabaseRefused(ServerError):
+    """Raised where trying again changes nothing; the message says which database, and what it said."""
+
+    code = "database_refused"
 
 
 class ServerFault(ServerError):

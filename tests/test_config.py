@@ -35,10 +35,15 @@ HAN = re.compile(r"[\u4e00-\u9fff]")
 
 def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
     """A good value that is not the default; another one for another step."""
-    chosen = {"log_level": ("debug", "warning"), "log_format": ("json", "plain")}
-    chosen["kernels"] = ("off", "auto")
+    chosen = {
+        "collections": ("off", "on"),
+        "log_level": ("debug", "warning"),
+        "log_format": ("json", "plain"),
+        "kernels": ("off", "auto"),
+    }
     chosen["trace_endpoint"] = ("http://a/v1", "https://b:1/")
     chosen["unix_socket_mode"] = ("600", "666")
+    chosen["vector_database"] = ("a=qdrant:here", "b=qdrant+http://c:6333")
     if setting.name in chosen:
         return chosen[setting.name][step - 1]
     if isinstance(setting.default, int):
@@ -69,7 +74,7 @@ def test_flag_wins_over_variable_and_variable_over_default(
     from_flag = getattr(load(environ, **{setting.name: chosen}), setting.name)
     not_given = getattr(load(environ, **{setting.name: None}), setting.name)
     # Of two values that there are, the other one is the default.
-    assert from_variable != from_default or setting.name in ("kernels", "log_format")
+    assert from_variable != from_default or setting.name in ("collections", "kernels", "log_format")
     assert from_flag not in (from_default, from_variable)
     assert str(from_variable) == str(not_given) == other
     assert str(from_flag) == chosen

@@ -89,7 +89,7 @@ def test_shown_answers_are_shortened_and_keep_what_matters() -> None:
         ('{"total_duration":1}', '{"total_duration":23}', True, True),
         ("x-total-time: 2", "x-total-time: 31", True, True),
         ("x-compute-tokens: 2", "x-compute-tokens: 3", False, False),
-        (f'{{"fingerprint":"{"0" * 32}"}}', f'{{"fingerprint":"{"1" * 32}"}}', False, True),
+        (f'{{"fingerprint":"{"0" * 32}"}}', f'{{"fingerprint":"{"1" * 32}"}}', True, True),
     ],
 )
 def test_answers_differ_by_structure_and_by_more_than_last_digits(

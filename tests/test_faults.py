@@ -154,6 +154,26 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_tests_of_the_server_pass_without_a_network",
         "test_shipped_model_indexes_and_finds_without_a_network",
     ),
+    "the vector database is away, or hangs": (
+        "test_database_that_was_away_gets_every_write_in_order",
+        "test_database_that_hangs_takes_no_more_than_its_threads",
+    ),
+    "it comes back": ("test_database_that_comes_back_is_found_again",),
+    "the server or the database is killed with writes on their way": (
+        "test_nothing_acknowledged_is_lost_whoever_is_killed",
+        "test_no_acknowledged_write_is_lost",
+        "test_write_that_was_taken_and_not_removed_is_sent_again",
+    ),
+    "the outbox is full": ("test_full_outbox_refuses_more",),
+    "it refuses a write, or a waiting write is damaged on the disk": (
+        "test_refused_write_stops_its_followers_until_it_is_set_aside",
+        "test_damaged_write_stops_its_followers_until_it_is_set_aside",
+    ),
+    "it can no longer search by words": ("test_hybrid_search_says_that_words_are_missing",),
+    "its collection is gone, or of another model": (
+        "test_collection_that_was_dropped_elsewhere_is_said_to_be_gone",
+        "test_collection_of_another_model_is_refused",
+    ),
 }
 # The heading behind the rows of faults.
 FIGURES = {"en": "## Figures\n", "zh": "## 测量结果\n"}

@@ -48,6 +48,9 @@ CONNECTING = {
 ONE_FILE = {
     "onnxruntime": "inference/runtime.py",
     "tokenizers": "inference/tokenizer.py",
+    # Of it, nothing else writes the environment and sets up logs.
+    "pymilvus": "databases/milvus/client.py",
+    "milvus_lite": "databases/milvus/embedded.py",
     "faiss": {
         "store/local_index/fastscan_block.py",
         "store/local_index/lists.py",
@@ -68,29 +71,57 @@ ONE_FILE = {
         "system/idle_connections.py",
         "cli/indexing/background.py",
         "store/words/bases.py",
+        "databases/outbox.py",
+        "databases/qdrant/connection.py",
+        "databases/milvus/connection.py",
+        "databases/milvus/database.py",
+        "databases/postgres/pool.py",
     },
-    "concurrent": "collections/read_threads.py",
+    "concurrent": {"collections/read_threads.py", "collections/external/connection.py"},
     "time": "clock.py",
     "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
+    # Connects to the scheduler that --address names; only `bulk embed` imports it.
+    "distributed": "bulk/cluster.py",
+    "dask": "bulk/cluster.py",
+    "pyarrow": {
+        "bulk/inputs.py",
+        "bulk/layout.py",
+        "bulk/rows.py",
+        "bulk/scanning.py",
+        "bulk/parts.py",
+        "bulk/filling.py",
+    },
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
     "prometheus_client": {
         "telemetry/metrics.py",
         "telemetry/process_metrics.py",
         "telemetry/tei_metrics.py",
         "collections/metrics.py",
+        "collections/external/metrics.py",
     },
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
 # Lanes are threads, reads have some of their own, and two caches and a file of names that threads share
-# have a lock. A command reads files in a thread that may wait for ever, and asyncio would wait for it at the end.
+# have a lock. Calls to a vector database have threads of their own, and its outbox, to which requests append while
+# a thread delivers, has a lock. A command reads files in a thread that may wait for ever, and asyncio would wait
+# for it at the end.
 THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
+    "collections/external/connection.py": {"concurrent"},
+    "databases/outbox.py": {"threading"},
     "store/folder.py": {"threading"},
     "store/hit_cache.py": {"threading"},
     "store/words/bases.py": {"threading"},
     "system/idle_connections.py": {"threading"},
     "cli/indexing/background.py": {"threading"},
+    # A folder of Qdrant, whose client takes one call at a time.
+    "databases/qdrant/connection.py": {"threading"},
+    # Milvus is connected to once, and its collections are written by one call at a time.
+    "databases/milvus/connection.py": {"threading"},
+    "databases/milvus/database.py": {"threading"},
+    # Sessions of PostgreSQL that calls on any thread share.
+    "databases/postgres/pool.py": {"threading"},
 }
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
 # the audit, the index, a large body, a search, a page of the manual, and a server that a command talks to.
@@ -108,6 +139,7 @@ TO_THREAD = {
     "collections/read_threads.py": 1,
     "collections/administration/restore.py": 1,
     "collections/registry.py": 2,
+    "collections/external/connection.py": 1,
     "net/reload.py": 1,
     "system/memory.py": 1,
     "cli/connection.py": 1,
@@ -131,12 +163,37 @@ PAIRS = "net/ipc.py"
 NOTIFIES = "system/systemd.py"
 # A Unix socket to listen on, and one connection to its file, to know whether another process listens.
 ASKS_WHO_LISTENS = "net/unix_socket.py"
+# Connections that clients have opened, taken from a listening socket before it is closed.
+TAKES = "net/backlog.py"
 # Contexts for connections that come in.
 ENCRYPTS = "net/certificates.py"
 # Spans to the one address of --trace-endpoint, by a package that is imported only for such an address.
 TRACES = "api/tracing.py"
+# Files that reach the vector databases of --vector-database, by packages that `databases/address.py` has
+# imported only for such an address.
+ADDRESSES = "databases/address.py"
+CONNECTS_TO_POSTGRES = "databases/postgres/tcp.py"
+REACHES_DATABASES = {
+    "databases/qdrant/connection.py": {"httpx"},
+    "databases/qdrant/transport.py": {"httpx", "ssl"},
+    CONNECTS_TO_POSTGRES: {"socket"},
+    # Contexts of TLS for its connections.
+    "databases/postgres/encryption.py": {"ssl"},
+    # The form of an address.
+    "databases/postgres/login.py": {"urllib"},
+}
+DATABASE_CLIENTS = {
+    "qdrant_client": "databases/qdrant/",
+    "pg8000": "databases/postgres/",
+    "pymilvus": "databases/milvus/",
+    "milvus_lite": "databases/milvus/",
+}
 MAY_IMPORT = {
+    **REACHES_DATABASES,
+    # The form of a URL.
+    ADDRESSES: {"urllib"},
     PAIRS: {"socket"},
+    TAKES: {"socket"},
     NOTIFIES: {"socket"},
     ASKS_WHO_LISTENS: {"socket"},
     ENCRYPTS: {"ssl"},
@@ -189,10 +246,10 @@ ROOMS = (
     "root",
     "system",
     "store telemetry",
-    "inference auth",
+    "inference auth databases",
     "collections",
     "sources",
-    "api",
+    "api bulk",
     "app",
     "net",
     "doctor",
@@ -293,7 +350,10 @@ def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
         return
     assert packages(name) & OUTGOING == MAY_IMPORT.get(name, set())
     # SQLite's connect opens a file.
-    connecting = {ASKS_WHO_LISTENS: {"connect_ex"}}
+    connecting = {
+        ASKS_WHO_LISTENS: {"connect_ex"},
+        CONNECTS_TO_POSTGRES: {"create_connection"},
+    }
     opening = set(ONE_FILE["sqlite3"]) - {"store/sqlite/advice.py"}
     connecting |= {file: {"connect"} for file in opening}
     assert set(attributes(name, *CONNECTING)) == connecting.get(name, set())
@@ -314,6 +374,15 @@ def test_what_sends_traces_is_imported_only_for_an_address() -> None:
         "starlette",
         "typing",
     }
+
+
+@pytest.mark.parametrize("package", DATABASE_CLIENTS)
+def test_clients_of_databases_are_imported_only_for_an_address_of_theirs(package: str) -> None:
+    folder = DATABASE_CLIENTS[package]
+    found = {name for name in FILES if package in packages(name)}
+    assert found and all(name.startswith(folder) for name in found)
+    adapters = {name for name in FILES if name.startswith(folder)}
+    assert {name for name in FILES if siblings(name) & adapters} <= adapters
 
 
 def used_of_socket(name: str) -> set[str]:
@@ -360,7 +429,7 @@ def test_threads_are_started_in_few_places_only(name: str) -> None:
     assert len(started) == allowed
 
 
-def test_environment_is_read_by_the_command_line_and_written_by_two_imports() -> None:
+def test_environment_is_read_by_the_command_line_and_written_by_three_imports() -> None:
     touched = {
         name: count
         for name in FILES
@@ -368,10 +437,11 @@ def test_environment_is_read_by_the_command_line_and_written_by_two_imports() ->
     }
     assert touched == {
         **{"cli/parser.py": 1, "inference/runtime.py": 1, "inference/tokenizer.py": 1},
+        "databases/milvus/client.py": 2,
         "sources/isolated/process.py": 1,  # passes on the variables without secrets
         COMPILES: 1,  # the language of its sentences
     }
-    for name in ("inference/runtime.py", "inference/tokenizer.py"):
+    for name in ("inference/runtime.py", "inference/tokenizer.py", "databases/milvus/client.py"):
         stored = [
             node
             for node in nodes(name)
@@ -397,6 +467,8 @@ def test_web_framework_and_status_codes_stay_in_the_api_and_the_app(name: str) -
         return
     if name == "sources/isolated/sandbox.py":
         return  # Its numbers are those of system calls.
+    if name in REACHES_DATABASES:
+        return  # Its statuses are those of answers to this server.
     assert "starlette" not in packages(name) or name in TYPED_BY_STARLETTE
     statuses = {
         node.value
@@ -458,6 +530,8 @@ def test_only_keys_the_audit_traces_and_a_note_ask_what_time_it_is() -> None:
         "cli/commands/keys.py",
         # Shown to people, and read by nothing.
         "store/collection.py",
+        # Labels and ages of writes that wait for a vector database: labels never go back.
+        "databases/outbox.py",
     }
     for name in FILES:
         if name == "system/host.py":
@@ -490,7 +564,7 @@ def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> 
     )
     assert {"server.inference.engine", "onnxruntime", "faiss"} <= loaded
     unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
-    unwanted |= {"opentelemetry"} | PARSERS
+    unwanted |= {"opentelemetry", "distributed", "dask", "pyarrow"} | PARSERS
     assert "server." + COMPILES.removesuffix(".py").replace("/", ".") not in loaded
     assert {module.partition(".")[0] for module in loaded} & unwanted == set()
 

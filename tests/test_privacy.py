@@ -15,6 +15,7 @@ import pytest
 from server.inference.manifest import MANIFEST_FILE
 from tests.stress.runs import egress
 from tests.stress.runs.egress import STAYS, addresses
+from tests.support.postgres import free_port
 from tests.support.processes import ROOT, command, environment, serving
 from tests.support.toys import toy_texts, write_toy_texts
 
@@ -108,6 +109,35 @@ def test_server_keeps_to_itself(
     check_private(trace, tmp_path / "data", home)
     # The only address is the server's own.
     assert len(addresses(trace)) == 1
+
+
+def test_server_asks_the_vector_database_of_its_settings_and_no_other(
+    strace: str, toy_artifact: Path, tmp_path: Path, home: Path, environ: Mapping[str, str]
+) -> None:
+    pytest.importorskip("pg8000", reason="the client of PostgreSQL is not installed")
+    trace, port = tmp_path / "trace", free_port()
+    uri = f"postgresql://someone@127.0.0.1:{port}/some?sslmode=disable&timeout_s=2"
+    flags = ("--vector-database", f"main={uri}")
+    with serving(
+        toy_artifact, tmp_path, *flags, prefix=tracing(strace, trace), environ=environ
+    ) as server:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
+            near = client.post("/documents", json={"documents": [{"text": "墨池"}]})
+            assert near.status_code == 200
+            # Nothing has been asked of the database so far.
+            before = {address for address in addresses(trace) if f"({port})" in address}
+            body = {"name": "far", "database": "main"}
+            assert client.post("/collections", json=body).status_code == 503
+        pid = server.process.pid
+        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(child), signal.SIGTERM)
+        assert server.wait() == 0
+    check_private(trace, tmp_path / "data", home)
+    asked = [address for address in addresses(trace) if f"({port})" in address]
+    assert before == set()
+    assert len(asked) == 1
+    # The other one is the server's own.
+    assert len(addresses(trace)) == 2
 
 
 def run_traced(

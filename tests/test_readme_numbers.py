@@ -129,6 +129,10 @@ def indexed(field: str, digits: int, rows: int, scale: float = 1) -> Figure:
     return figure("index search", field, digits, scale, rows=rows)
 
 
+def at_frontier(field: str, digits: int, contender: str, effort: float) -> Figure:
+    return figure("index frontier", field, digits, contender=contender, effort=effort)
+
+
 SIXTEEN = served("clients", 0, "queries", 16)
 COMPARED = figure("compare", "clients", workload="queries", contender="inkwell")
 LAWS, MILLION = 63_762, 1_000_000
@@ -269,6 +273,17 @@ ROWS: list[tuple[str, list[Figure]]] = [
             figure("index search calibrated", "recall_at_10", 3, rows=MILLION),
             figure("index start", "resident_gb", 1, rows=MILLION),
             figure("index start", "load_after_kill_s", 1, rows=MILLION),
+        ],
+    ),
+    (
+        "index of 300,000",
+        [
+            at_frontier("rows", 0, "inkwell", 0.5),
+            at_frontier("cpu_p50_ms", 2, "inkwell", 0.5),
+            at_frontier("recall_at_10", 2, "inkwell", 0.5),
+            at_frontier("cpu_p50_ms", 1, "faiss-hnsw", 1024),
+            at_frontier("cpu_p50_ms", 1, "hnswlib", 1024),
+            at_frontier("cpu_p50_ms", 1, "usearch", 1024),
         ],
     ),
     (

@@ -120,10 +120,10 @@ def drawn(lines: Sequence[Line]) -> Iterator[Plot]:
     with mpl.rc_context(STYLE):
         if loads := throughput(lines):
             title = "Latency at a throughput: the median, and up to the 99th percentile"
-            yield Plot("throughput", title, _svg(_throughput(loads, title)))
+            yield Plot("throughput", title, svg(_throughput(loads, title)))
         if workloads := frontier(lines):
             title = "Speed and quality: further up and to the right is better"
-            yield Plot("frontier", title, _svg(_frontier(workloads, title, quality_measure(lines))))
+            yield Plot("frontier", title, svg(_frontier(workloads, title, quality_measure(lines))))
 
 
 def _throughput(found: dict[tuple[str, str], list[Load]], title: str) -> Figure:
@@ -197,7 +197,8 @@ def _frontier(found: dict[str, list[Contender]], title: str, measure: str) -> Fi
     return figure
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """Return the figure as SVG, without a date or a version."""
     written = io.BytesIO()
     figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return written.getvalue()

@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, CollectionCall, CollectionOperation
+from server.api.operation import Call, CollectionCall, CollectionOperation, Operation, OperationOn
 from server.api.replies import Reply, json_body
 from server.collections.administration.permitted import Collections
 from server.collections.registry import CollectionRegistry
 from server.errors import ServerError
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics
+
+C = TypeVar("C", bound=Call)
 
 # Header that names this run of the server.
 INSTANCE = b"x-inkwell-instance"
@@ -38,8 +41,20 @@ class Ready(msgspec.Struct):
 
 
 def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
-    get = partial(CollectionOperation, NATIVE, "GET")
-    page = MetricsPage(metrics, others)
+    return _operations(health, ready, MetricsPage(metrics, others))
+
+
+def node_operations(metrics: Metrics, others: Pages) -> list[Operation]:
+    """Return the same for a server without collections."""
+    return _operations(node_health, node_ready, MetricsPage(metrics, others))
+
+
+def _operations(
+    health: Callable[[C], Awaitable[Reply]],
+    ready: Callable[[C], Awaitable[Reply]],
+    page: Callable[[C], Awaitable[Reply]],
+) -> list[OperationOn[C]]:
+    get = partial(OperationOn[C], NATIVE, "GET")
     return [
         get("/health", health, "Check whether the process answers", "nothing", response=(Health,)),
         get(
@@ -51,6 +66,17 @@ def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
         ),
         get("/metrics", page, "Metrics for Prometheus", "metrics", plain="text/plain"),
     ]
+
+
+async def node_health(_: Call) -> Reply:
+    """Answer, which shows that the event loop runs. A process that does not should be restarted."""
+    return Reply(json_body(Health("ok")))
+
+
+async def node_ready(call: Call) -> Reply:
+    """Check that the lanes can compute; models were tested when they were loaded."""
+    call.models.check_ready()
+    return Reply(json_body(Ready("ready", call.models.first.name)))
 
 
 async def health(call: CollectionCall) -> Reply:
@@ -72,6 +98,14 @@ def check_ready(models: ModelRegistry, collections: Collections) -> None:
     """Raise ShuttingDown or NotReady unless the server may get traffic; reads the disk's state."""
     models.check_ready()
     collections.check_disk()
+
+
+def computes(models: ModelRegistry) -> bool:
+    try:
+        models.check_ready()
+    except ServerError:
+        return False
+    return True
 
 
 def is_ready(models: ModelRegistry, collections: CollectionRegistry) -> bool:

@@ -180,6 +180,8 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
     "/backup": {"whole": {}},
     "/rename": {"other": {"name": "statutes"}},
+    "/outbox/retry": {"whole": {}},
+    "/outbox/set-aside": {"whole": {}},
     "/documents/get": {"two": {"ids": ["a", "b"]}},
     "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
     "/reindex": {"same": {}},

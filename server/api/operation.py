@@ -10,7 +10,7 @@ from server.api.replies import ErrorReply, Reply
 from server.api.streaming.body_stream import BodyStream
 from server.auth.gate import HOLDER, REACHED, Needs
 from server.collections.administration.permitted import Collections, PermittedCollections
-from server.collections.empty_collection import EmptyCollection
+from server.collections.external.kinds import Local, Readable, Writable
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.inference.registry import ModelRegistry
@@ -68,9 +68,22 @@ def collection_name(call: Call) -> str:
     return normal(str(call.scope["path_params"].get("collection", DEFAULT)))
 
 
-def collection_of(call: CollectionCall) -> LiveCollection | EmptyCollection:
-    """Return the collection that the path names, for reading; raises CollectionNotFound."""
+def collection_of(call: CollectionCall) -> Local:
+    """Return the collection that the path names, for reading; raises CollectionNotFound.
+
+    Raises InvalidRequest for one in a vector database: what is possible there takes `readable_of`.
+    """
     return call.collections.get(collection_name(call))
+
+
+def readable_of(call: CollectionCall) -> Readable:
+    """Return the collection that the path names, wherever its documents are; raises CollectionNotFound."""
+    return call.collections.readable(collection_name(call))
+
+
+async def accepting_of(call: CollectionCall) -> Writable:
+    """Return the collection that the path names, for documents, wherever they are; see `writable_of`."""
+    return await call.collections.accepting(collection_name(call))
 
 
 async def writable_of(call: CollectionCall) -> LiveCollection:
@@ -84,9 +97,7 @@ def checked_filter(given: dict[str, Any] | None) -> Filter | None:
     return None if filter is None or fixed(filter) else filter
 
 
-async def warnings_of(
-    collection: LiveCollection | EmptyCollection, filter: Filter | None
-) -> list[str] | msgspec.UnsetType:
+async def warnings_of(collection: Readable, filter: Filter | None) -> list[str] | msgspec.UnsetType:
     """Return what a reply says of a filter whose conditions nothing can meet; unset where all is well."""
     return await collection.warnings(filter) or msgspec.UNSET
 

@@ -126,7 +126,7 @@ class Local:
         """Store documents with the vectors that the embedder made; return how many changed."""
         live = self._live()
         check_documents(documents, parts if live.info.embedder else ())
-        return await add_given(live, documents, parts, embedder)
+        return (await add_given(live, documents, parts, embedder)).number
 
     async def with_parts(self, ids: Sequence[str]) -> Sequence[tuple[Document, Parts | None]]:
         """Return the documents of these ids that exist, each with its chunks and their vectors."""

@@ -23,6 +23,7 @@ from server.cli.commands import collections as of_collections
 from server.cli.commands import index as indexing
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags, words_flags
 from server.cli.evaluation.flags import evaluate_flags
+from server.cli.exchange.bulk_flags import bulk_flags
 from server.cli.first_model import MODEL_ID, with_fetched_model
 from server.cli.flags import (
     Parser,
@@ -249,6 +250,7 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
     ),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),
+    ("bulk", Message("embed a corpus into files, and load these files"), None, bulk_flags),
     (
         "backup",
         Message("copy a collection to a file, also while a server runs"),

@@ -128,7 +128,12 @@ class Remote:
         if self._name not in sizes and self._name != "default":
             # An alias; the server's error says that there is none.
             return await self._stats(_integer("documents"))
-        return sizes.get(self._name, 0)
+        if (found := sizes.get(self._name, 0)) is None:
+            raise StartupError(
+                "collection {name} is in a vector database that does not answer; try again later",
+                name=self._name,
+            )
+        return found
 
     async def pages(self) -> AsyncIterator[list[Document]]:
         after = "0"
@@ -219,13 +224,14 @@ class Remote:
             )
         show(stats.documents, stats.documents)
 
-    async def sizes(self) -> dict[str, int]:
-        """Return the number of documents of every collection, by name."""
+    async def sizes(self) -> dict[str, int | None]:
+        """Return the number of documents of every collection, by name; None where its database does not say it."""
         return await self._ask(
             "GET",
             "/collections",
             lambda found: {
-                str(each["name"]): int(each["documents"]) for each in found["collections"]
+                str(each["name"]): None if each["documents"] is None else int(each["documents"])
+                for each in found["collections"]
             },
         )
 

@@ -58,18 +58,21 @@ def _lines(
         if by_make
         else ("python -m server index docs.txt", "python -m server search")
     )
-    models = tuple(map(_model, engines))
-    return [
-        Message(""),
-        Message("Inkwell answers at {url}", url=url),
-        Message("  page       {url}/    routes: {url}/docs    manual: {url}/manual", url=url),
-        Message("  models     {models}", models=models),
-        Message("  documents  {documents}", documents=_documents(documents)),
-        Message("  try        {command}", command=_curl(url, documents, config)),
-        Message("             {index}  ·  {search}", index=index, search=search),
-        Message("  Ctrl-C stops it"),
-        Message(""),
-    ]
+    models = Message("  models     {models}", models=tuple(map(_model, engines)))
+    attempt = Message("  try        {command}", command=_curl(url, documents, config))
+    if config.keeps_collections:
+        lines = [
+            Message("  page       {url}/    routes: {url}/docs    manual: {url}/manual", url=url),
+            models,
+            Message("  documents  {documents}", documents=_documents(documents)),
+            attempt,
+            Message("             {index}  ·  {search}", index=index, search=search),
+        ]
+    else:
+        routes = Message("  routes     {url}/docs    manual: {url}/manual", url=url)
+        lines = [routes, models, attempt]
+    first = Message("Inkwell answers at {url}", url=url)
+    return [Message(""), first, *lines, Message("  Ctrl-C stops it"), Message("")]
 
 
 def _model(engine: Engine) -> Message:

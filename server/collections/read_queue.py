@@ -10,9 +10,9 @@ A few threads take turns. Heavy reads get all threads but one, so a light read n
 end. Among the reads that wait, the first is that with the least of arrival + PATIENCE x cost: a cheap one
 overtakes a dear one, and none is overtaken for ever.
 
-Light reads that join (searches of one collection) run as one call, JOINED_S of them together, and one such
-call at a time: what comes meanwhile waits for it and then runs together. This is the rule of batches of
-texts: there is no waiting window.
+Light reads that join (searches of one collection) run as one call, JOINED_S of them together. What comes
+meanwhile waits for it and then runs together. This is the rule of batches of texts: there is no waiting window.
+Another call begins beside it as soon as enough of them wait to fill one, so that many searches use many cores.
 
 Estimates are wrong by some factor, on this machine and in this collection. `pace` follows it.
 """
@@ -81,10 +81,29 @@ class _Kind:
 
 @dataclass(slots=True)
 class _Line:
-    """Reads that wait, by arrival and cost. busy: a call of reads that join is running."""
+    """Reads that wait, by arrival and cost, and how long all of them take.
+
+    calls: of reads that join, running now.
+    """
 
     heap: list[tuple[float, int, Read]] = field(default_factory=list)
-    busy: bool = False
+    waiting_s: float = 0.0
+    calls: int = 0
+
+    def push(self, place: tuple[float, int], read: Read) -> None:
+        heappush(self.heap, (*place, read))
+        self.waiting_s += read.cost_s
+
+    def pop(self) -> Read:
+        read = heappop(self.heap)[2]
+        # subtle: sums of floats do not come back to 0 by themselves.
+        self.waiting_s = self.waiting_s - read.cost_s if self.heap else 0.0
+        return read
+
+    @property
+    def may_run(self) -> bool:
+        """Whether the next call may begin: none is running, or those that wait fill one."""
+        return not self.calls or len(self.heap) >= MAX_JOINED or self.waiting_s >= JOINED_S
 
 
 class ReadQueue:
@@ -137,8 +156,8 @@ class ReadQueue:
 
     def add(self, read: Read, now: float) -> None:
         """Let a read wait; its request has been admitted."""
-        line = self._line(read)
-        heappush(line.heap, (now + PATIENCE * read.cost_s, next(self._numbers), read))
+        place = now + PATIENCE * read.cost_s, next(self._numbers)
+        self._line(read).push(place, read)
 
     def take(self) -> Turn:
         """Return the reads that a free thread runs now as one call; empty where there are none."""
@@ -147,25 +166,25 @@ class ReadQueue:
         heads = [
             (line.heap[0][:2], key)
             for key, line in list(self._lines.items())
-            if not line.busy and self._has_wanted(line)
+            if self._has_wanted(line) and line.may_run
         ]
         heavy = self._heavy.running < self._heavy.threads and self._has_wanted(self._heavy_line)
         if heavy and (not heads or self._heavy_line.heap[0][:2] < min(heads)[0]):
             self._heavy.running += 1
-            return [heappop(self._heavy_line.heap)[2]]
+            return [self._heavy_line.pop()]
         if not heads:
             return []
         return self._light_turn(self._lines[min(heads, key=lambda head: head[0])[1]])
 
     def _light_turn(self, line: _Line) -> Turn:
-        turn = [heappop(line.heap)[2]]
+        turn = [line.pop()]
         cost_s = turn[0].cost_s
         while turn[0].joins and len(turn) < MAX_JOINED and self._has_wanted(line):
             cost_s += line.heap[0][2].cost_s
             if cost_s > JOINED_S:
                 break
-            turn.append(heappop(line.heap)[2])
-        line.busy = turn[0].joins
+            turn.append(line.pop())
+        line.calls += turn[0].joins
         self._light.running += 1
         return turn
 
@@ -176,9 +195,8 @@ class ReadQueue:
         kind.running -= 1
         kind.observe(cost_s, seconds)
         if kind is self._light and turn[0].joins:
-            line = self._line(turn[0])
-            line.busy = False
-        for key in [key for key, line in self._lines.items() if not line.heap and not line.busy]:
+            self._line(turn[0]).calls -= 1
+        for key in [key for key, line in self._lines.items() if not line.heap and not line.calls]:
             del self._lines[key]
 
     def _line(self, read: Read) -> _Line:
@@ -189,5 +207,5 @@ class ReadQueue:
     def _has_wanted(self, line: _Line) -> bool:
         """Drop reads whose caller has left; return whether others wait."""
         while line.heap and not line.heap[0][2].wanted:
-            heappop(line.heap)
+            line.pop()
         return bool(line.heap)

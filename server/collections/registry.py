@@ -10,6 +10,10 @@ from server.collections.administration.backup import backup_of
 from server.collections.administration.restore import Restoring
 from server.collections.chunk_embedding import default_chunks
 from server.collections.empty_collection import EmptyCollection
+from server.collections.external.collection import ExternalCollection
+from server.collections.external.collections import ExternalCollections
+from server.collections.external.connection import Connection
+from server.collections.external.kinds import Local, Readable, Writable, local
 from server.collections.live_collection import LiveCollection, uninterrupted
 from server.collections.overview.kept_maps import KeptMaps
 from server.collections.query_cache import QueryCache
@@ -40,14 +44,23 @@ class CollectionRegistry:
     """The collections by name, on the event loop. It owns the folder: close it after the last call."""
 
     def __init__(
-        self, folder: DataFolder, models: ModelRegistry, config: Config, metrics: Metrics
+        self,
+        folder: DataFolder,
+        models: ModelRegistry,
+        config: Config,
+        metrics: Metrics,
+        databases: Sequence[Connection] = (),
     ) -> None:
+        """Take an open folder. databases: those that may keep collections elsewhere."""
         self._folder = folder
         self.models = models
         self.metrics = metrics
         self._queries = QueryCache(config.query_cache_bytes, metrics)
         self.maps = KeptMaps()
         self.reads = ReadThreads(config.query_s, config.max_reply_bytes, metrics)
+        self.external = ExternalCollections(
+            folder.path, databases, config, models, self._queries, self.reads, metrics
+        )
         self._live = {name: self._opened(found) for name, found in folder.collections.items()}
         self._leaving: set[str] = set()
         self._coming: dict[str, asyncio.Task[LiveCollection]] = {}
@@ -84,12 +97,12 @@ class CollectionRegistry:
 
     @property
     def names(self) -> list[str]:
-        return sorted(self._live)
+        return sorted([*self._live, *self.external.names])
 
     @property
     def damaged(self) -> list[str]:
         """Names of collections that cannot be opened."""
-        return sorted(self._folder.damaged)
+        return sorted([*self._folder.damaged, *self.external.damaged])
 
     @property
     def aliases(self) -> Mapping[str, str]:
@@ -98,24 +111,29 @@ class CollectionRegistry:
 
     def own_name(self, name: str) -> str:
         """Return the name of the collection that a name or an alias leads to, which need not exist."""
-        known = name in self._live or name in self._moving
-        return name if known else self.aliases.get(name, name)
+        return name if self._is_own(name) else self.aliases.get(name, name)
+
+    def _is_own(self, name: str) -> bool:
+        return any(name in place for place in (self._live, self._moving, self.external))
 
     def knows(self, name: str) -> bool:
         """Return whether a name is an alias or can be read, so that a refusal of it lists no other names."""
-        if name in self._live or name in self._moving or name in self.aliases:
-            return True
-        return name == DEFAULT and name not in self._leaving
+        is_first = name == DEFAULT and name not in self._leaving
+        return is_first or self._is_own(name) or name in self.aliases
 
-    def get(self, name: str) -> LiveCollection | EmptyCollection:
+    def get(self, name: str) -> Local:
+        """Return a collection of this server as `readable` does; raises InvalidRequest for one elsewhere."""
+        return local(self.readable(name))
+
+    def readable(self, name: str) -> Readable:
         """Return the collection of this name or alias, for reading; raises CollectionNotFound.
 
         The default one is there, empty and without files, before its first write.
         """
         own = self.own_name(name)
-        live = self._live.get(own) or self._moving.get(own)
-        if live is not None:
-            return live
+        found = self.external.get(own) or self._live.get(own) or self._moving.get(own)
+        if found is not None:
+            return found
         self._folder.check(own)
         if own != name:
             raise CollectionNotFound(
@@ -128,9 +146,13 @@ class CollectionRegistry:
             return EmptyCollection(name, engine, self._queries, index)
         raise not_there(name, self.names)
 
-    def listed(self, name: str) -> LiveCollection | EmptyCollection:
+    def listed(self, name: str) -> Readable:
         """Return a collection of `names`, for a list."""
-        return self.get(name)
+        return self.readable(name)
+
+    async def accepting(self, name: str) -> Writable:
+        """Return the collection of this name, for documents; see `writable`."""
+        return self.external.get(self.own_name(name)) or await self.writable(name)
 
     async def writable(self, name: str) -> LiveCollection:
         """Return the collection of this name, for writing; the default one is created where it is missing."""
@@ -165,9 +187,16 @@ class CollectionRegistry:
     def _check_free(self, name: str) -> None:
         """Raise AlreadyExists where a name is taken, or about to be."""
         # subtle: a thread that replaces or removes a collection takes it from the folder first.
-        if name in self._live or name in {*self._leaving, *self._coming, *self._claimed}:
+        busy = {*self._leaving, *self._coming, *self._claimed}
+        if name in self._live or name in busy or name in self.external:
             raise AlreadyExists(f"collection {name!r} exists already", param="name")
         self._folder.check_free(name)
+
+    async def create_external(self, info: Info, database: str) -> ExternalCollection:
+        """Create a collection in a vector database; see `ExternalCollections.create`."""
+        self._check_free(info.name)
+        with self._held(info.name, info.name):
+            return await self.external.create(info, database)
 
     async def _create(self, info: Info) -> LiveCollection:
         try:
@@ -185,6 +214,9 @@ class CollectionRegistry:
                 f"collection {name!r} has the aliases {', '.join(map(repr, aliases[:10]))}; let them lead"
                 " elsewhere, or delete them, before you remove it"
             )
+        if self.external.get(name) is not None:
+            with self._held(name, name):
+                return await self.external.remove(name)
         # Taken out first: no call may find it, remove it again or begin to reindex it meanwhile.
         live = self._live.pop(name, None)
         if live is None:
@@ -234,7 +266,7 @@ class CollectionRegistry:
                 f" {self.aliases[collection]!r}",
                 param="collection",
             )
-        if collection not in self._live:
+        if collection not in self._live and self.external.get(collection) is None:
             self.get(collection)
             raise CollectionNotFound(f"there is no collection {collection!r} yet; create it first")
         with self._held(alias, collection):
@@ -256,7 +288,7 @@ class CollectionRegistry:
         self._check_own(name, "rename it")
         live = self._live.get(name)
         if live is None:
-            self._folder.check(name)
+            self.get(name)
             raise CollectionNotFound(f"there is no collection {name!r} to rename")
         if self.aliases.get(new) != name:
             self._check_free(new)
@@ -394,6 +426,7 @@ class CollectionRegistry:
             await asyncio.wait([running.task])
         if self._coming:
             await asyncio.wait(list(self._coming.values()))
+        await self.external.close()
         await self.reads.close()
         for live in list(self._live.values()):
             await live.settled()

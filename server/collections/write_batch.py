@@ -1,6 +1,6 @@
 """Documents on their way into a collection: which must be stored, and their vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from server.inference.cpu_provenance import NOTE, note_of
 from server.inference.engine import Engine
 from server.store.collection import Collection
 from server.store.reading.parts import Parts, parts_of
-from server.store.records import Document, Info
+from server.store.records import Document, Info, Span
 from server.types import Vectors
 
 
@@ -101,6 +101,11 @@ class WriteBatch:
             self._chunked[id] = each
             if id not in self._vectors:
                 self._vectors[id] = self.given[id][None]
+
+    def embedded(self) -> Iterator[tuple[Document, Sequence[Span], Vectors]]:
+        """Yield each document that has its vectors, with its chunks: float32 (B, D), one for each."""
+        for id, each in self._chunked.items():
+            yield each.document, each.spans, self._vectors[id]
 
     def store(self, collection: Collection) -> list[Document]:
         """Store the documents, unless some have no vectors yet: then it returns those, and stores none.

@@ -4,7 +4,7 @@
 was examined.
 """
 
-from server.doctor.checks import access, disk, memory, network, processor, software
+from server.doctor.checks import access, databases, disk, memory, network, processor, software
 from server.doctor.facts import Facts
 from server.doctor.findings import Finding
 
@@ -20,6 +20,7 @@ CHECKS = {
     "model": software.of_models,
     "disk": disk.of_disk,
     "data": disk.of_collections,
+    "databases": databases.of_databases,
     "port": network.of_port,
     "socket": network.of_socket,
     "address": access.of_address,

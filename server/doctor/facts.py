@@ -15,6 +15,7 @@ import server
 from server.auth import audit
 from server.auth.keys import Key, read_keys
 from server.config import Config, ModelPlace
+from server.databases.outbox_look import Look, outboxes_in
 from server.errors import BadArtifact, BadSettings, StartupError, StoreDamaged
 from server.inference.capacity import lane_count, wide_threads
 from server.inference.cpu_provenance import (
@@ -108,7 +109,7 @@ class Facts:
 
     config, lanes, wide_threads: of each process of a server. disk: the error if it cannot be read.
     holder: process id and address of the process that uses the data folder, None if there is none.
-    packages: None without a lock file.
+    packages: None without a lock file. outboxes: of collections in vector databases.
     """
 
     config: Config
@@ -122,6 +123,7 @@ class Facts:
     listeners: tuple[Listener, ...]
     packages: tuple[Package, ...] | None
     admission: Admission
+    outboxes: tuple[Look, ...] = ()
 
 
 def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
@@ -131,7 +133,8 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
     homes: list[Path] = []
     try:
         disk: Disk | OSError = read_disk(config.data, proc)
-        homes = [config.data / "collections" / name for name in names(config.data)]
+        if config.keeps_collections:
+            homes = [config.data / "collections" / name for name in names(config.data)]
     except OSError as error:
         disk = error
     here = {each.fingerprint: each.provenance for each in artifacts if each.provenance is not None}
@@ -147,6 +150,7 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
         listeners=tuple(listeners(config.port, proc)) if config.port else (),
         packages=tuple(_other_packages(lock)) if lock.exists() else None,
         admission=_admission(config),
+        outboxes=() if isinstance(disk, OSError) else tuple(outboxes_in(config.data)),
     )
 
 

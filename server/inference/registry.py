@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from server.clock import now
 from server.config import ANY_NAME, Config, ModelPlace, aliases_in
-from server.errors import BadSettings, ModelNotFound, TaskNotServed, shown
+from server.errors import BadSettings, ModelNotFound, ShuttingDown, TaskNotServed, shown
 from server.inference.answers import Scored
 from server.inference.capacity import wide_threads
 from server.inference.engine import Engine, lanes_for
@@ -159,6 +159,8 @@ class ModelRegistry:
         self._loop = loop
         self._lanes = lanes_for(config, metrics, loop)
         self.engines: list[Engine] = []
+        # Whether the server stops soon: it is not ready, and connections close after their next answers.
+        self.draining = False
         self.serve(models, config.model_alias)
         self._look()
 
@@ -295,8 +297,14 @@ class ModelRegistry:
         """Raise ShuttingDown unless new requests are taken."""
         self._lanes.check_accepting()
 
+    def drain(self) -> None:
+        """Be no longer ready, and go on taking requests: the server stops soon."""
+        self.draining = True
+
     def check_ready(self) -> None:
-        """Raise ShuttingDown or NotReady unless requests are taken and every lane lives."""
+        """Raise ShuttingDown or NotReady unless the server stays, requests are taken, and every lane lives."""
+        if self.draining:
+            raise ShuttingDown("the server is stopping", retry_after_s=5)
         self._lanes.check_accepting()
         self._lanes.check_alive()
 

@@ -201,6 +201,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.scope is self.scope:
             if self.scope["method"] != "HEAD":
                 self.scope[WRITE] = partial(write_reply, self.cycle)  # type: ignore[literal-required]
+            if self.app_state["models"].draining:
+                self.cycle.keep_alive = False
             # subtle: trailers would be added to the request's headers, a key among them.
             self.headers = []
 

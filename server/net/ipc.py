@@ -41,6 +41,7 @@ class Kind(Enum):
     )
     ALIVE = b"a"  # worker: its event loop turns; every second
     PAGE = b"m"  # first process: asks for metrics; worker: its page of them
+    DRAIN = b"d"  # first process: go on, and close each connection after its next answer
     STOP = b"e"  # first process: finish what was accepted
     RELOAD = (
         b"l"  # first process: serve by these settings, pickled; worker: it does, also after ACCESS

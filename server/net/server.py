@@ -25,6 +25,7 @@ from server.app import App
 from server.clock import now
 from server.config import Config
 from server.errors import BadSettings, StartupError
+from server.net.backlog import Backlog
 from server.net.certificates import Tls
 from server.net.handoff import AdoptedProtocol, DealingProtocol, WorkerProtocol
 from server.net.http_protocol import HttpProtocol
@@ -43,6 +44,8 @@ QUIET_S = 2.0
 # Seconds that workers may end later than this process: they are stopped a little later, and then only free
 # what they hold. The unit of `deploy` kills all processes ten seconds after `shutdown_s`.
 LATE_S = 5.0
+# Seconds after the last connection of a draining server, in which its handshake ends and its request comes.
+LAST_REQUEST_S = 1.0
 # Seconds until a message that the supervisor had no room for is sent again.
 RETRY_NOTIFY_S = 0.5
 
@@ -201,12 +204,14 @@ class _FirstServer(_Server):
         self._limits = Limits.of(config)
         of_port = partial(TlsProtocol, protocol, tls, self._limits) if tls else protocol
         super().__init__(app, config, of_port)
+        self._of_port = of_port
         self._tls = tls
         self._on_ready = ready
         self._workers = workers
         self._supervisor = supervisor
         self._reload = reload
         self._unix_socket = unix_socket
+        self._drain_s = config.drain_s
         self._protocol = protocol
         self._reload_asked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -296,13 +301,39 @@ class _FirstServer(_Server):
     def _receive(self, message: Message) -> None:
         self.adopt(message, partial(AdoptedProtocol, message.content, limits=self._limits))
 
-    async def shutdown(self, sockets: Any = None) -> None:
-        by = now() + self._shutdown_s
-        self._supervisor.notify("STOPPING=1", "STATUS=stopping")
+    async def _drain(self) -> None:
+        """Go on serving until load balancers have noticed that this server is no longer ready.
+
+        Each connection closes after its next answer, so that none is in use, or kept for use, at the end.
+        """
+        if self._drain_s:
+            log.info("not ready any more, and stopping in %d s", self._drain_s)
+            self.lifespan.state["models"].drain()
+            self._workers.drain()
+            await asyncio.sleep(self._drain_s)
+
+    async def _stop_listening(self) -> None:
+        """Close the addresses; a draining server first takes the connections that wait there."""
+        waiting: list[Backlog] = []
+        if self._drain_s:
+            with contextlib.suppress(OSError):
+                waiting = [Backlog(each.fileno()) for one in self.servers for each in one.sockets]
         for server in self.servers:
             server.close()
         if self._unix_socket is not None:
             self._unix_socket.close()
+        for backlog in waiting:
+            for connection in backlog.take():
+                protocol = self._of_port if backlog.of_port else self._protocol
+                self.adopt(Message(Kind.CONNECTION, connection=connection), protocol)
+        if waiting:
+            await asyncio.sleep(LAST_REQUEST_S)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._supervisor.notify("STOPPING=1", "STATUS=stopping")
+        await self._drain()
+        by = now() + self._shutdown_s
+        await self._stop_listening()
         # Half of the time: connections that workers hand back until then have to be answered here.
         await self._workers.stop(max(QUIET_S, self._shutdown_s / 2))
         await self.adopted()
@@ -356,6 +387,8 @@ class _WorkerServer(_Server):
             self._reloading = asyncio.create_task(self._take_over(message.content))
         elif message.kind is Kind.ACCESS:
             self._reloading = asyncio.create_task(self._take_over(None))
+        elif message.kind is Kind.DRAIN:
+            self.lifespan.state["models"].drain()
         elif message.kind is Kind.STOP:
             self.should_exit = True
 

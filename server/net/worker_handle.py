@@ -190,6 +190,12 @@ class WorkerHandle:
                 self._reloaded.clear()
                 await self._answer(self._reloaded, LOADING_S, *asked)
 
+    def drain(self) -> None:
+        """Let the worker close each connection after its next answer, if the channel has room to say so."""
+        with contextlib.suppress(OSError):
+            if self.channel is not None:
+                self.channel.send(Kind.DRAIN)
+
     async def stop(self, within_s: float) -> None:
         """Let the worker finish what it accepted; return when it hands no more connections back."""
         if self.channel is not None:

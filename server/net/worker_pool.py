@@ -115,6 +115,11 @@ class WorkerPool:
         """
         await asyncio.gather(*(handle.reload(config) for handle in self._handles))
 
+    def drain(self) -> None:
+        """Let each close its connections after their next answers."""
+        for handle in self._handles:
+            handle.drain()
+
     async def stop(self, within_s: float) -> None:
         """Let each finish what it accepted; return when they hand no more connections back.
 

@@ -74,8 +74,9 @@ class FolderLayout:
     Methods raise OSError where the disk fails; what they were about to change is then unchanged.
     """
 
-    def __init__(self, data: Path) -> None:
-        self.path = data / COLLECTIONS
+    def __init__(self, data: Path, folder: str = COLLECTIONS) -> None:
+        """Take the data folder. folder: the one in it that holds these; others have the same steps."""
+        self.path = data / folder
 
     def prepare(self) -> None:
         """Create the folder if it is missing, and undo a replacement that was interrupted."""

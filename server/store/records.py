@@ -141,11 +141,12 @@ class Change:
 class Listed(NamedTuple):
     """A line of the list of collections.
 
-    model: the id of the model whose vectors it holds; where that is not known, its fingerprint.
+    documents: None where its vector database does not say it. model: the id of the model whose vectors it holds;
+    where that is not known, its fingerprint.
     """
 
     name: str
-    documents: int
+    documents: int | None
     model: str
 
 

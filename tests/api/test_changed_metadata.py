@@ -10,7 +10,7 @@ import pytest
 
 from server.api.documents import request as limits
 from server.collections.writing import metadata
-from server.collections.writing.metadata import merged
+from server.collections.writing.merge_patch import merged
 from server.inference.model import Model
 from tests.api.test_collections import check_refused, fill, found, vector_of
 from tests.support.clients import run

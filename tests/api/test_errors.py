@@ -75,6 +75,9 @@ def test_every_error_has_a_status_that_fits_whose_fault_it_is(
         assert status == 424 if backend else 400 <= status < 424
     elif issubclass(kind, RetryableError):
         assert status in (429, 503)
+    elif issubclass(kind, errors.DatabaseRefused):
+        # As a gateway says it of what is behind it.
+        assert status == 502
     else:
         assert status in (500, 424)
 

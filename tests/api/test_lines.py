@@ -20,6 +20,7 @@ from server.api.streaming.body_stream import BodyStream
 from server.collections.reading import export as export_module
 from server.collections.reading import long_streams
 from server.collections.writing import given
+from server.collections.writing.outcome import Outcome
 from server.errors import DiskFull, Overloaded
 from server.inference.model import Model
 from tests.api.test_collections import check_refused, fill
@@ -184,7 +185,7 @@ def test_an_error_says_up_to_which_line_everything_is_stored(
     calls = 0
     real = given.add_given
 
-    async def busy_then_full(*arguments: Any, **named: Any) -> int:
+    async def busy_then_full(*arguments: Any, **named: Any) -> Outcome:
         nonlocal calls
         calls += 1
         if calls == 2:

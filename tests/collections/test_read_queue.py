@@ -86,6 +86,19 @@ def test_what_runs_together_is_bounded_in_number_and_in_work() -> None:
     assert len(queue.take()) == 1
 
 
+def test_another_call_begins_once_what_waits_fills_one() -> None:
+    queue = filled(ReadQueue(4), *(read(1e-6, joins=True) for _ in range(2 * MAX_JOINED + 1)))
+    first, second = queue.take(), queue.take()
+    assert len(first) == len(second) == MAX_JOINED
+    assert queue.take() == [], "the last one fills no call, and waits for those that run"
+    queue.ended(first, PLAIN)
+    assert queue.take() == []
+    queue.ended(second, PLAIN)
+    assert len(queue.take()) == 1
+    queue = filled(ReadQueue(4), *(read(LIGHT_S, str(n), joins=True) for n in range(5)))
+    assert [names(queue.take()) for _ in range(5)] == [["0"], ["1"], ["2"], ["3"], []]
+
+
 def test_reads_that_do_not_join_run_side_by_side() -> None:
     queue = filled(ReadQueue(2), *(read(PLAIN, str(n)) for n in range(3)))
     assert [names(queue.take()) for _ in range(3)] == [["0"], ["1"], []]

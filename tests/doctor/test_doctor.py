@@ -14,6 +14,7 @@ import pytest
 from server import BUILT
 from server.auth.keys import Key, new_key
 from server.config import Config, ModelPlace, effective
+from server.databases.outbox_look import Look
 from server.doctor.checks.disk import LEAST_DISK, LITTLE_DISK, NETWORK
 from server.doctor.checks.memory import ROOM, memory_needed
 from server.doctor.checks.software import ONLY_RERANKERS
@@ -93,6 +94,11 @@ def admitting(config: Config, **parts: Any) -> Facts:
     return replace(SOUND, config=config, admission=Admission(**parts))
 
 
+def elsewhere(outbox: Look) -> Facts:
+    config = Config(vector_database="main=qdrant+http://127.0.0.1:6333")
+    return replace(SOUND, config=config, outboxes=(outbox,))
+
+
 def key(name: str, expires: str | None = None) -> Key:
     return new_key(name, "embed", expires)[1]
 
@@ -165,6 +171,9 @@ CASES: list[tuple[str, Facts, str, str]] = [
         "error",
         "bad",
     ),
+    ("databases", elsewhere(Look("far", "other", 3)), "warning", "--vector-database other=URI"),
+    ("databases", elsewhere(Look("far", "main", 3, 1, "too long")), "warning", "(too long)"),
+    ("databases", elsewhere(Look("far", error=StoreDamaged("bad"))), "error", "bad"),
     ("port", replace(SOUND, listeners=(Listener("127.0.0.1", 7, "nginx"),)), "error", "nginx (7)"),
     ("port", replace(SOUND, listeners=(Listener("0.0.0.0", None, ""),)), "error", "another user"),
     ("port", replace(SOUND, listeners=(Listener("::", 7, "nginx"),)), "warning", "may be taken"),

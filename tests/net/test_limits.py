@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import uvicorn
@@ -311,10 +312,11 @@ def test_connection_that_is_reset_while_idle_leaves_no_memory() -> None:
     async def test() -> None:
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=3600)
         loop, state = asyncio.get_running_loop(), ServerState()
+        stays = {"models": SimpleNamespace(draining=False)}
 
         def make() -> HttpProtocol:
             protocol = HttpProtocol(
-                Limits.of(Config()), config=settings, server_state=state, app_state={}
+                Limits.of(Config()), config=settings, server_state=state, app_state=stays
             )
             made.append(weakref.ref(protocol))
             return protocol

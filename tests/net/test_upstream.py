@@ -88,6 +88,7 @@ USED = {
     HttpToolsProtocol: {
         "_start_asgi_task",
         "_unset_keepalive_if_required",
+        "app_state",
         "config",
         "connections",
         "cycle",

@@ -13,6 +13,7 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.app import App, create_app
+from server.collections.external.opening import connections_of
 from server.config import Config
 from server.inference.model import Model
 from server.store.folder import DataFolder
@@ -56,7 +57,9 @@ def app_of(model: Model, others: Sequence[Model] = (), **settings: Any) -> App:
     """An app over a data folder that goes when the app does."""
     place = Path(tempfile.mkdtemp())
     folder = DataFolder(place / "data")
-    app = create_app([model, *others], Config(**settings), folder)
+    config = Config(**settings)
+    databases = connections_of(config, {})
+    app = create_app([model, *others], config, folder, databases=databases)
 
     def end() -> None:
         folder.close()

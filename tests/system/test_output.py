@@ -41,7 +41,7 @@ def run(*arguments: str, closed: bool) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    "command", [["-c", PRINTS], ["-m", "benchmarks.sizing", "--documents", "1000"]]
+    "command", [["-c", PRINTS], ["-m", "benchmarks.capacity", "--documents", "1000"]]
 )
 def test_reader_that_leaves_ends_a_command_quietly(command: list[str]) -> None:
     assert run(*command, closed=True) == (1, "")

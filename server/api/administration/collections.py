@@ -15,17 +15,24 @@ from server.api.operation import (
     CollectionCall,
     CollectionOperation,
     collection_name,
-    collection_of,
+    readable_of,
     writable_of,
 )
 from server.api.replies import Reply, json_body
 from server.collections.administration.permitted import Collections
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
-from server.collections.empty_collection import EmptyCollection
-from server.collections.live_collection import LiveCollection
+from server.collections.external.collection import ExternalCollection
+from server.collections.external.kinds import Readable
 from server.collections.writing.given import info_of_given
-from server.errors import CollectionNotFound, InvalidRequest
+from server.errors import (
+    CollectionNotFound,
+    DatabaseAway,
+    DatabaseRefused,
+    InvalidRequest,
+    OtherModel,
+    Overloaded,
+)
 from server.inference.engine import Engine
 from server.store.collection_name import normal
 from server.store.records import ChunkRules, Info
@@ -46,13 +53,15 @@ class CreateRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     chunks: left out, default chunks; null, documents are not chunked. model: whose vectors it will
     hold; left out, the first model's. embedder, dimension: instead, for vectors that come with the
-    documents: what makes them, and how many numbers they have.
+    documents: what makes them, and how many numbers they have. database: the name of the vector database that
+    keeps its documents; left out, this server does.
     """
 
     name: str
     model: str = ""
     embedder: str | None = None
     dimension: int | None = None
+    database: str | None = None
     chunks: Chunks | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -72,19 +81,39 @@ class Progress(msgspec.Struct):
     total: int
 
 
+class Elsewhere(msgspec.Struct):
+    """The vector database that keeps a collection, and what waits for it.
+
+    name: as the settings have it. up: whether the last call was answered. waiting, waiting_bytes: writes that are
+    safe on this server and not in the database yet. oldest_s: how long the first of them has waited, null where
+    none waits. refused: what the database said of a write that it refuses, behind which the others wait; null
+    while all is well. set_aside: refused writes that an administrator has set aside.
+    """
+
+    name: str
+    up: bool
+    waiting: int
+    waiting_bytes: int
+    oldest_s: float | None
+    refused: str | None
+    set_aside: int
+
+
 class Stats(msgspec.Struct):
     """A collection, its size and its index.
 
-    parts: chunks. model: the served model whose vectors it holds, null where none is. agreement: least
-    cosine of self-test vectors between the machines that wrote it and this one; 1 is the same arithmetic,
-    null is not known. index: its kind, parameters, size, memory of a vector, and recall@10 as measured when
+    documents: null while the vector database that has them does not answer. parts: chunks; null for a collection
+    in a vector database, and so is what this server then does not have: agreement, recall and changed. The index
+    is empty then, and database says the rest. model: the served model whose vectors it holds, null where none is.
+    agreement: least cosine of self-test vectors between the machines that wrote it and this one; 1 is the same
+    arithmetic, null is not known. index: its kind, parameters, size, memory of a vector, and recall@10 as measured when
     it was built. recall: as last measured, null while all vectors are compared. changed: time of the last
     write, null where it was not noted. reindex_error: why the last reindexing failed.
     """
 
     name: str
-    documents: int
-    parts: int
+    documents: int | None
+    parts: int | None
     dimension: int
     fingerprint: str
     model: str | None
@@ -96,11 +125,14 @@ class Stats(msgspec.Struct):
     changed: str | None
     reindexing: Progress | None
     reindex_error: str | None
+    database: Elsewhere | msgspec.UnsetType = msgspec.UNSET
 
 
 class Listed(msgspec.Struct):
+    """A line of the list. documents: null while the vector database that has them does not answer."""
+
     name: str
-    documents: int
+    documents: int | None
 
 
 class CollectionList(msgspec.Struct):
@@ -166,12 +198,28 @@ async def list_collections(call: CollectionCall) -> Reply:
     for name in call.collections.names:
         # One that is removed meanwhile is left out.
         with suppress(CollectionNotFound):
-            found.append(Listed(name, await call.collections.listed(name).count()))
+            collection = call.collections.listed(name)
+            found.append(Listed(name, await _count(collection)))
     return Reply(json_body(CollectionList(found, call.collections.damaged)))
+
+
+async def _count(collection: Readable) -> int | None:
+    """Return the number of documents; None where a vector database does not say it."""
+    try:
+        return await collection.count()
+    except (DatabaseAway, DatabaseRefused, Overloaded, OtherModel):
+        if not isinstance(collection, ExternalCollection):
+            raise
+        return None
 
 
 async def create(call: CollectionCall) -> Reply:
     request = await decoded(call.body, CreateRequest)
+    made: Readable
+    if request.database is not None:
+        info = _info(call, request)
+        made = await call.collections.create_external(info, request.database)
+        return Reply(json_body(await stats_of(call.collections, made)), status=201)
     if request.embedder is not None or request.dimension is not None:
         made = await call.collections.create_from(_of_given(request))
     else:
@@ -188,7 +236,7 @@ async def remove(call: CollectionCall) -> Reply:
 
 
 async def stats(call: CollectionCall) -> Reply:
-    return Reply(json_body(await stats_of(call.collections, collection_of(call))))
+    return Reply(json_body(await stats_of(call.collections, readable_of(call))))
 
 
 async def reindex(call: CollectionCall) -> Reply:
@@ -203,6 +251,16 @@ async def reindex(call: CollectionCall) -> Reply:
         rules = _rules(request.chunks, engine)
     await call.collections.reindex(collection.name, rules, engine)
     return Reply(json_body(await stats_of(call.collections, collection)), status=202)
+
+
+def _info(call: CollectionCall, request: CreateRequest) -> Info:
+    """Return the description of a collection to create."""
+    if request.embedder is not None or request.dimension is not None:
+        return _of_given(request)
+    engine = call.models.choose(request.model).engine
+    manifest = engine.manifest
+    rules = _rules(request.chunks, engine)
+    return Info(normal(request.name), manifest.fingerprint, manifest.dimension, rules)
 
 
 def _of_given(request: CreateRequest) -> Info:
@@ -240,7 +298,9 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def stats_of(registry: Collections, collection: LiveCollection | EmptyCollection) -> Stats:
+async def stats_of(registry: Collections, collection: Readable) -> Stats:
+    if isinstance(collection, ExternalCollection):
+        return await _stats_elsewhere(registry, collection)
     found = await collection.description()
     info = found.info
     engine = registry.models.with_vectors(info.fingerprint)
@@ -260,4 +320,35 @@ async def stats_of(registry: Collections, collection: LiveCollection | EmptyColl
         changed=found.changed,
         reindexing=None if running is None else Progress(running.done, running.total),
         reindex_error=registry.unfinished.get(info.name),
+    )
+
+
+async def _stats_elsewhere(registry: Collections, collection: ExternalCollection) -> Stats:
+    found, info = await collection.description(), collection.info
+    engine = registry.models.with_vectors(info.fingerprint)
+    waiting = found.waiting
+    return Stats(
+        name=info.name,
+        documents=await _count(collection),
+        parts=None,
+        dimension=info.dimension,
+        fingerprint=info.fingerprint,
+        model=None if engine is None else engine.model.name,
+        agreement=None,
+        chunks=None if info.chunks is None else Chunks(info.chunks.size, info.chunks.overlap),
+        index={},
+        recall=None,
+        bytes=found.bytes_on_disk,
+        changed=None,
+        reindexing=None,
+        reindex_error=None,
+        database=Elsewhere(
+            collection.database,
+            not collection.connection.is_away,
+            waiting.writes,
+            waiting.bytes,
+            waiting.oldest_s,
+            found.refused,
+            found.set_aside,
+        ),
     )

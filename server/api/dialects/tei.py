@@ -49,7 +49,9 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.Overloaded: 429,
     errors.QuotaExceeded: 429,
     errors.NotReady: 503,
+    errors.DatabaseAway: 503,
     errors.ShuttingDown: 503,
+    errors.DatabaseRefused: 502,
     errors.ServerFault: 500,
     errors.ServerError: 500,
 }

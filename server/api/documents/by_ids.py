@@ -6,7 +6,7 @@ from functools import partial
 from server.api.body import prepared
 from server.api.documents.reply import Got, stored_form, with_vectors
 from server.api.documents.request import asked
-from server.api.operation import CollectionCall, collection_of
+from server.api.operation import CollectionCall, readable_of
 from server.api.replies import Reply, json_body
 from server.api.written import written
 from server.collections.reading.by_ids import Found, documents_by_ids
@@ -17,7 +17,7 @@ NUMBER_BYTES = {"float": 12, "base64": 6}
 
 async def get_many(call: CollectionCall) -> Reply:
     """Return documents in the order of their ids; those that are not stored are listed."""
-    collection = collection_of(call)
+    collection = readable_of(call)
     request = await prepared(call.body, asked)
     ids = [str(id) for id in request.ids]
     number_bytes = NUMBER_BYTES[request.encoding_format] if request.include_vectors else 0

@@ -5,7 +5,7 @@ from functools import partial
 from server.api.body import prepared
 from server.api.documents.reply import stored_form, with_vectors
 from server.api.documents.request import exported as requested
-from server.api.operation import CollectionCall, collection_of
+from server.api.operation import CollectionCall, readable_of
 from server.api.replies import NDJSON, Reply, json_body
 from server.api.streaming.reply_stream import begun
 from server.collections.reading.export import Export, exported
@@ -18,7 +18,7 @@ async def export(call: CollectionCall) -> Reply:
 
     Each line is a document as `POST /documents` takes it.
     """
-    collection = collection_of(call)
+    collection = readable_of(call)
     request, filter = await prepared(call.body, requested)
     write = partial(line, as_base64=request.encoding_format == "base64")
     pages = exported(

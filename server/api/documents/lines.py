@@ -18,12 +18,13 @@ from server.api.body import decode, off_loop
 from server.api.decoding import check_parameters, flag
 from server.api.documents.request import NewDocument, document_of, noise_of
 from server.api.json_size import UNCOUNTED_BYTES, check_size
-from server.api.operation import CollectionCall, collection_of, writable_of
+from server.api.operation import CollectionCall, accepting_of, readable_of
 from server.api.replies import Reply, json_body
 from server.api.streaming.body_stream import BodyStream
 from server.collections.document_limits import check_documents
-from server.collections.live_collection import LiveCollection
+from server.collections.external.kinds import Writable
 from server.collections.writing.given import add_given, check_embedder
+from server.collections.writing.outcome import Outcome
 from server.collections.writing.several_writes import SeveralWrites
 from server.errors import (
     CallerError,
@@ -61,7 +62,8 @@ class LinesStored(msgspec.Struct):
 
     lines: how many were not blank. stored: documents that were new or changed; unchanged: the others.
     lines_left_out: how many lines are not stored; errors: the first 100 of them. characters_left_out: how
-    many characters belong to no part, because they are no text; absent where there is none.
+    many characters belong to no part, because they are no text; absent where there is none. queued: true where
+    some are safe on this server and wait for the vector database; absent otherwise.
     """
 
     lines: int = 0
@@ -70,6 +72,7 @@ class LinesStored(msgspec.Struct):
     lines_left_out: int = 0
     errors: list[LineError] = []
     characters_left_out: int | msgspec.UnsetType = msgspec.UNSET
+    queued: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Line(NamedTuple):
@@ -84,13 +87,13 @@ async def add_lines(call: CollectionCall, body: BodyStream) -> Reply:
     given = QueryParams(call.scope["query_string"])
     check_parameters(given, OPTIONS)
     embedder, replace = given.get("embedder"), flag(given, "replace", default=True)
-    info = collection_of(call).info
+    info = readable_of(call).info
     storing: _Storing | None = None
     body.headers = [(STORED_LINES, b"0")]
     try:
         async for lines in body.lines():
             if storing is None:
-                live = await writable_of(call)
+                live = await accepting_of(call)
                 if embedder is not None:
                     check_embedder(live, embedder)
                 storing = _Storing(live, embedder, replace, SeveralWrites(live))
@@ -123,7 +126,7 @@ def _with_progress(error: ServerError, body: BodyStream, storing: "_Storing | No
 class _Storing:
     """Lines on their way into one collection, and what became of them."""
 
-    live: LiveCollection
+    live: Writable
     embedder: str | None
     replace: bool
     writes: SeveralWrites
@@ -149,7 +152,7 @@ class _Storing:
         given = {id: own for id, own in parts.items() if own is not None}
         embedder = self.embedder if given else None
         try:
-            stored = await _patiently(
+            outcome = await _patiently(
                 lambda: add_given(self.live, documents, given, embedder, replace=self.replace)
             )
         except (CollectionNotFound, OtherModel):
@@ -160,11 +163,13 @@ class _Storing:
             half = len(lines) // 2
             await self._store(lines[:half])
             return await self._store(lines[half:])
-        self.result.stored += stored
+        self.result.stored += outcome.number
+        if outcome.queued:
+            self.result.queued = True
         if noise := sum(line.noise for line in lines):
             before = self.result.characters_left_out
             self.result.characters_left_out = noise + (before or 0)
-        self.result.unchanged += len(documents) - stored
+        self.result.unchanged += len(documents) - outcome.number
         return None
 
     def _firsts(self, lines: Sequence[_Line]) -> list[_Line]:
@@ -212,7 +217,7 @@ def _of_line(message: str) -> str:
     return message.replace("the body", "the line")
 
 
-async def _patiently(write: Callable[[], Awaitable[int]]) -> int:
+async def _patiently(write: Callable[[], Awaitable[Outcome]]) -> Outcome:
     """Write, again where the server is busy: the client sends no faster than it is read."""
     for _ in range(ATTEMPTS - 1):
         try:

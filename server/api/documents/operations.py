@@ -40,13 +40,15 @@ from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
     CollectionOperation,
-    collection_of,
+    accepting_of,
+    readable_of,
     warnings_of,
-    writable_of,
 )
 from server.api.replies import NDJSON, Reply, json_body
 from server.api.written import written
+from server.collections.external.collection import ExternalCollection
 from server.collections.writing.given import add_given
+from server.collections.writing.removal import remove as removed
 from server.errors import DocumentNotFound, InvalidRequest, shown
 
 OPTIONS = ("limit", "after", "filter")
@@ -96,21 +98,22 @@ async def add(call: CollectionCall) -> Reply:
                 param=name,
             )
     # Before the body is decoded: a collection that is not there is refused.
-    info = collection_of(call).info
+    info = readable_of(call).info
     given = await prepared(call.body, partial(added, info=info))
     if not given.documents:
         return Reply(json_body(Added([], 0)))
-    live = await writable_of(call)
-    stored = await add_given(
+    live = await accepting_of(call)
+    outcome = await add_given(
         live, given.documents, given.parts, given.embedder, replace=given.replace
     )
     ids = [document.id for document in given.documents]
-    return Reply(json_body(Added(ids, stored, given.noise or msgspec.UNSET)))
+    noise = given.noise or msgspec.UNSET
+    return Reply(json_body(Added(ids, outcome.number, noise, outcome.queued or msgspec.UNSET)))
 
 
 async def get(call: CollectionCall) -> Reply:
     id = str(call.scope["path_params"]["id"])
-    found = await collection_of(call).get(id)
+    found = await readable_of(call).get(id)
     if found is None:
         raise DocumentNotFound(f"there is no document {shown(id)}")
     return await written(
@@ -120,7 +123,7 @@ async def get(call: CollectionCall) -> Reply:
 
 async def page(call: CollectionCall) -> Reply:
     """List documents, oldest first; a page whose texts are long is shorter than its limit."""
-    collection = collection_of(call)
+    collection = readable_of(call)
     options = QueryParams(call.scope["query_string"])
     check_parameters(options, OPTIONS)
     limit = whole_number(options, "limit", default=100, low=1, high=MAX_PAGE)
@@ -141,23 +144,25 @@ async def page(call: CollectionCall) -> Reply:
 
 async def remove_one(call: CollectionCall) -> Reply:
     id = str(call.scope["path_params"]["id"])
-    if not await collection_of(call).delete([id]):
+    outcome = await removed(readable_of(call), [id])
+    if not outcome.number:
         raise DocumentNotFound(f"there is no document {shown(id)}")
-    return Reply(json_body(Removed(1)))
+    return Reply(json_body(Removed(1, queued=outcome.queued or msgspec.UNSET)))
 
 
 async def remove(call: CollectionCall) -> Reply:
     """Remove documents by ids or by filter; one is needed, so that nothing is removed by mistake."""
-    collection = collection_of(call)
+    collection = readable_of(call)
     chosen = await prepared(call.body, removal)
-    if isinstance(chosen, list):
-        return Reply(json_body(Removed(await collection.delete(chosen))))
-    warnings = await warnings_of(collection, chosen)
-    return Reply(json_body(Removed(await collection.delete_where(chosen), warnings)))
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    if not isinstance(chosen, list) and not isinstance(collection, ExternalCollection):
+        warnings = await warnings_of(collection, chosen)
+    outcome = await removed(collection, chosen)
+    return Reply(json_body(Removed(outcome.number, warnings, outcome.queued or msgspec.UNSET)))
 
 
 async def count(call: CollectionCall) -> Reply:
-    collection = collection_of(call)
+    collection = readable_of(call)
     filter = await prepared(call.body, counted)
     number = await collection.count(filter)
     return Reply(json_body(Count(number, await warnings_of(collection, filter))))

@@ -14,26 +14,38 @@ class Added(msgspec.Struct):
     """The result of storing documents.
 
     ids: in the order of the request. stored: how many were new or changed. characters_left_out: how many
-    characters are stored, but belong to no part, because they are no text; absent where there is none.
+    characters are stored, but belong to no part, because they are no text; absent where there is none. queued:
+    true where the documents are safe on this server and wait for the vector database; absent otherwise.
     """
 
     ids: list[str]
     stored: int
     characters_left_out: int | msgspec.UnsetType = msgspec.UNSET
+    queued: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Count(msgspec.Struct):
-    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+    """The number of documents.
+
+    warnings: conditions of the filter that no stored value can meet, and how many writes wait for the vector
+    database; absent where there is none.
+    """
 
     count: int
     warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Removed(msgspec.Struct):
-    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+    """The result of removing documents.
+
+    warnings: conditions of the filter that no stored value can meet; absent where there is none. queued: true
+    where the removal is safe on this server and waits for the vector database, and then ids count that may not
+    have been there; absent otherwise.
+    """
 
     removed: int
     warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    queued: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Stored(msgspec.Struct):
@@ -63,19 +75,21 @@ class ChangedDocuments(msgspec.Struct):
     """The result of a change of metadata.
 
     changed: how many documents are different now. missing: ids that are not stored. warnings: conditions of
-    the filter that no stored value can meet; absent where there is none.
+    the filter that no stored value can meet; absent where there is none. queued: true where the change is safe
+    on this server and waits for the vector database; absent otherwise.
     """
 
     changed: int
     missing: list[str]
     warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+    queued: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Page(msgspec.Struct):
     """A page of documents, oldest first.
 
     next: what to give as `after` for the next page, null at the end. warnings: conditions of the filter
-    that no stored value can meet; absent where there is none.
+    that no stored value can meet, and how many writes wait for the vector database; absent where there is none.
     """
 
     documents: list[Stored]

@@ -8,7 +8,7 @@ from server.api.body import decode
 from server.api.documents.vectors import Written, parts_in
 from server.api.operation import checked_filter
 from server.collections.document_limits import check_documents, checked_paths
-from server.collections.writing.metadata import Patch
+from server.collections.writing.merge_patch import Patch
 from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
 from server.store.filters.tree import Filter
 from server.store.passages.noise import noise_length

@@ -15,11 +15,13 @@ from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
     CollectionOperation,
-    collection_of,
-    writable_of,
+    accepting_of,
+    readable_of,
 )
 from server.api.replies import Reply, json_body
-from server.collections.live_collection import LiveCollection
+from server.collections.external.kinds import Writable
+from server.collections.writing.given import add_given
+from server.collections.writing.outcome import Outcome
 from server.collections.writing.several_writes import SeveralWrites
 from server.errors import BadSettings, InvalidRequest, shown
 from server.sources.columns import Columns
@@ -52,7 +54,8 @@ class FileStored(msgspec.Struct):
     documents: how many it has. stored: how many were new or changed; unchanged: the others. ids: of the
     first 1,000. rows_left_out: how many rows are not documents; errors: the first 100 of them. notes: on
     what was assumed or left out. preview: with `dry_run`, the first 10 documents, of each
-    text the first 10,000 characters; nothing is stored then.
+    text the first 10,000 characters; nothing is stored then. queued: true where some are safe on this server
+    and wait for the vector database; absent otherwise.
     """
 
     file: str
@@ -65,6 +68,7 @@ class FileStored(msgspec.Struct):
     errors: list[FileError]
     notes: list[str]
     preview: list[Stored] | msgspec.UnsetType = msgspec.UNSET
+    queued: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def inside() -> list[CollectionOperation]:
@@ -91,31 +95,34 @@ async def upload(call: CollectionCall) -> Reply:
     options = _options(given, format)
     is_dry = flag(given, "dry_run", default=False)
     # Before the file is read: a collection that is not there is refused.
-    collection_of(call)
+    readable_of(call)
     found = await read_file(call.body, name, format, options)
     result = partial(_result, name, format, found)
     if is_dry:
         return Reply(json_body(result(0, preview=found.documents[:SHOWN_DOCUMENTS])))
-    stored = 0
+    stored = Outcome(0)
     if found.documents:
-        stored = await _store(await writable_of(call), found.documents)
-    return Reply(json_body(result(stored)))
+        stored = await _store(await accepting_of(call), found.documents)
+    reply = result(stored.number)
+    if stored.queued:
+        reply.queued = True
+    return Reply(json_body(reply))
 
 
-async def _store(collection: LiveCollection, documents: list[Document]) -> int:
-    """Store documents in writes of a bounded size; return how many were new or changed."""
-    stored, batch, size = 0, list[Document](), 0
+async def _store(collection: Writable, documents: list[Document]) -> Outcome:
+    """Store documents in writes of a bounded size."""
+    stored, batch, size = Outcome(0), list[Document](), 0
     writes = SeveralWrites(collection)
     for document in documents:
         if batch and (
             len(batch) == BATCH_DOCUMENTS or size + len(document.text) > BATCH_CHARACTERS
         ):
-            stored += await collection.add(batch)
+            stored = stored.and_then(await add_given(collection, batch, {}, None))
             writes.check()
             batch, size = [], 0
         batch.append(document)
         size += len(document.text)
-    stored += await collection.add(batch)
+    stored = stored.and_then(await add_given(collection, batch, {}, None))
     writes.check()
     return stored
 

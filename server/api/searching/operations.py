@@ -5,21 +5,23 @@ from dataclasses import replace
 from functools import partial
 
 import msgspec
+from msgspec import structs
 
 from server.api.body import PREPARED_ON_LOOP, prepared
 from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
     CollectionOperation,
-    collection_of,
+    readable_of,
 )
 from server.api.replies import Headers, Reply, truncated_header
 from server.api.searching import reply as replies
 from server.api.searching.reply import Groups, Hits, Results, characters
 from server.api.searching.request import Checked, SearchRequest, Weights, checked, ready
 from server.api.written import written
-from server.collections.empty_collection import EmptyCollection
-from server.collections.live_collection import LiveCollection
+from server.collections.external.abilities import check_search
+from server.collections.external.collection import ExternalCollection
+from server.collections.external.kinds import Readable
 from server.collections.reranking import candidates, reranked
 from server.collections.searching.several import SeveralCollections
 from server.collections.served_model import with_vectors_of_one_model
@@ -34,7 +36,7 @@ from server.types import Vectors
 
 # Bytes of a body without a filter that is decoded on the loop: a vector of 1,024 numbers takes 0.1 ms.
 VECTOR_ON_LOOP = 24_576
-Searched = LiveCollection | EmptyCollection | SeveralCollections
+Searched = Readable | SeveralCollections
 
 
 def inside() -> list[CollectionOperation]:
@@ -55,7 +57,7 @@ def inside() -> list[CollectionOperation]:
 
 async def search(call: CollectionCall) -> Reply:
     # Before the body is decoded: a collection that is not there is refused.
-    named = collection_of(call) if "collection" in call.scope["path_params"] else None
+    named = readable_of(call) if "collection" in call.scope["path_params"] else None
     on_loop = PREPARED_ON_LOOP if b'"filter"' in call.body else VECTOR_ON_LOOP
     asked = await prepared(call.body, checked, on_loop)
     request, reads = asked.request, call.collections.reads
@@ -73,41 +75,55 @@ async def search(call: CollectionCall) -> Reply:
         return await searched.search([replace(one, vector=row) for one, row in rows], fingerprint)
 
     found = await with_vectors_of_one_model(lambda: searched.info, ask)
+    said = [text for hits in found if isinstance(hits, Found) for text in hits.warnings]
     size = characters(found)
     if size > reads.max_bytes:
         raise too_much_to_read(reads.max_bytes)
     headers: Headers = []
     if scorer is not None:
-        said = [text or "" for text in texts]
-        found, truncated = await _reranked(scorer, request, said, found)
+        asked_for = [text or "" for text in texts]
+        found, truncated = await _reranked(scorer, request, asked_for, found)
         size = characters(found)
         headers.append(truncated_header(truncated))
     marked = replies.marked_in(found) if request.highlight else 0
-    warnings = await searched.warnings(asked.filter) or msgspec.UNSET
+    warnings = [*said, *await searched.warnings(asked.filter)] or msgspec.UNSET
     write = partial(replies.body_of, request, texts, found, asked.page, warnings, reads.max_bytes)
     reply = await written(reads, size, write, marked)
     return reply._replace(headers=headers)
 
 
-def _searched(
-    call: CollectionCall, asked: Checked, named: LiveCollection | EmptyCollection | None
-) -> Searched:
+def _searched(call: CollectionCall, asked: Checked, named: Readable | None) -> Searched:
     """Return what is searched: the collection that the path names, or those that the request names."""
     names = asked.request.collections
     if names is None:
-        return collection_of(call) if named is None else named
+        found = readable_of(call) if named is None else named
+        _check_possible(found, asked)
+        return found
     if named is not None:
         raise InvalidRequest(
             '"collections" goes with POST /search, which names no collection in its path',
             param="collections",
         )
-    every: dict[str, LiveCollection | EmptyCollection] = {}
+    every: dict[str, Readable] = {}
     for name in map(normal, names):
-        found = call.collections.get(name)
+        found = call.collections.readable(name)
+        _check_possible(found, asked)
         # One that is named twice, by an alias too, is searched once, under the first of its names.
         if found not in every.values():
             every[name] = found
     return SeveralCollections(every, needs_one_model=asked.request.mode != "lexical")
+
+
+def _check_possible(collection: Readable, asked: Checked) -> None:
+    """Raise InvalidRequest where the collection is in a vector database that cannot answer this."""
+    if isinstance(collection, ExternalCollection):
+        request = asked.request
+        keys = {key for key, value in structs.asdict(request).items() if value not in (None, False)}
+        reach = asked.page.offset + _depth(request)
+        used = keys if request.parts else keys - {"parts"}
+        check_search(
+            collection.name, collection.database, used, request.mode, request.fusion, reach
+        )
 
 
 def _queries(asked: Checked, texts: Sequence[str | None]) -> list[Query]:
@@ -129,7 +145,7 @@ def _queries(asked: Checked, texts: Sequence[str | None]) -> list[Query]:
             request.min_score,
             asked.filter,
             (weights.dense, weights.lexical),
-            request.fusion,
+            request.fusion or "blend",
             options,
         )
         for text in texts

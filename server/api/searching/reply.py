@@ -327,7 +327,9 @@ def _explanation(explanation: StoredExplanation, request: SearchRequest) -> Expl
         words = ByWords(said.bm25, said.attainable, said.share, terms)
     if request.mode == "hybrid":
         weights = request.weights or Weights()
-        fusion = FusedBy(request.fusion, {"dense": weights.dense, "lexical": weights.lexical})
+        fusion = FusedBy(
+            request.fusion or "blend", {"dense": weights.dense, "lexical": weights.lexical}
+        )
         if explanation.ranks is not None:
             fusion.ranks = dict(zip(("dense", "lexical"), explanation.ranks, strict=True))
     return Explanation(explanation.cosine, words, fusion)

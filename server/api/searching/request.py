@@ -49,7 +49,8 @@ class SearchRequest(OptionsRequest, forbid_unknown_fields=True):
     score came about. parts: of each hit's document, so many of its best chunks. include_document: the whole
     text of each hit's document. include_vectors: the vector of each hit, as numbers or in base64.
     include_headings: what stands above each hit and part in its document. sort without a query lists documents.
-    facets: keys of the metadata whose values are counted. collections: names of the
+    facets: keys of the metadata whose values are counted. fusion: how both searches of "hybrid" become one; left
+    out, "blend", and "rrf" in a vector database. collections: names of the
     collections to search together, in POST /search alone.
     """
 
@@ -61,7 +62,7 @@ class SearchRequest(OptionsRequest, forbid_unknown_fields=True):
     filter: dict[str, Any] | None = None
     mode: Mode = "dense"
     weights: Weights | None = None
-    fusion: Fusion = "blend"
+    fusion: Fusion | None = None
     highlight: bool = False
     rerank: Rerank | None = None
     collections: list[str] | None = None

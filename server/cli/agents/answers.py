@@ -23,10 +23,10 @@ METADATA_CHARACTERS = 2_000
 
 
 class Listed(TypedDict):
-    """A collection with its number of documents."""
+    """A collection with its number of documents; null while its vector database does not answer."""
 
     name: str
-    documents: int
+    documents: int | None
 
 
 class Collections(TypedDict):

@@ -21,6 +21,13 @@ def list_(given: Invocation) -> int:
     else:
         found = asyncio.run(opening.remote(server).listed())
     for name, documents, model in found:
+        if documents is None:
+            given.terminal.say(
+                "{name}  in a vector database that does not answer  model {model}",
+                name=name,
+                model=model,
+            )
+            continue
         given.terminal.say(
             "{name}  {documents:,} documents  model {model}",
             name=name,

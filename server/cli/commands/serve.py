@@ -38,8 +38,9 @@ def serve(given: Invocation) -> int:
 
 
 def _serve(given: Invocation, supervisor: "Supervisor") -> None:
-    from server.app import create_app
+    from server.app import create_app, create_node_app
     from server.cli.welcome import documents_in, welcome
+    from server.collections.external.opening import connections_of
     from server.inference.registry import opened
     from server.net.certificates import Tls
     from server.net.reload import Reload
@@ -61,21 +62,31 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
 
     # Each collection and each connection needs some.
     allow_all()
+    databases = connections_of(config, given.variables)
     models = opened(config)
     workers = WorkerPool(config)
     # The app closes the folder when it ends; this closes it if the app cannot start.
-    with contextlib.closing(DataFolder(config.data, holder=_url(config))) as folder:
-        app = create_app(models, config, folder, workers.pages)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if config.keeps_collections:
+            folder = DataFolder(config.data, holder=_url(config))
+            stack.enter_context(contextlib.closing(folder))
+        app = (
+            create_node_app(models, config, workers.pages)
+            if folder is None
+            else create_app(models, config, folder, workers.pages, databases)
+        )
         # The app may free the models; a reference here would keep them.
         del models
         if config.workers > 1 and app.access.has_quotas:
             log.warning(QUOTAS, config.workers)
 
         # Before the event loop runs: a large collection takes a moment to count.
-        documents = documents_in(folder)
+        documents = {} if folder is None else documents_in(folder)
 
         def ready(url: str, state: Any) -> None:
-            folder.announce([url, *_unix(config)])
+            if folder is not None:
+                folder.announce([url, *_unix(config)])
             engines, by_make = state["models"].engines, "MAKELEVEL" in given.variables
             welcome(url, engines, documents, config, given.terminal, by_make=by_make)
 

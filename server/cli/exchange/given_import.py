@@ -1,19 +1,33 @@
 """The command `import` with vectors: documents are stored with what an embedder made of them."""
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, cast
 
-from server.cli.exchange.vector_lines import VectorLines, WithParts
+from server.cli.exchange.vector_lines import WithParts
 from server.cli.ingest import Indexed, index_documents
 from server.cli.target import CollectionTarget
 from server.errors import BadSettings
 from server.messages.terminal import Terminal
-from server.store.records import Document
+from server.store.records import Document, Info
+
+
+class Given(Protocol):
+    """Documents that bring their vectors. dimension: of them, None where none shows it."""
+
+    @property
+    def dimension(self) -> int | None: ...
+
+    def documents(self, info: Info) -> Iterator[tuple[WithParts, int]]:
+        """Yield each document, with how much was read so far. info: of the collection."""
+
+
+class NoDimension(BadSettings):
+    """Raised for a collection that cannot be made: no model has the name, and no vector shows a dimension."""
 
 
 async def import_given(
     target: CollectionTarget,
-    given: VectorLines,
+    given: Given,
     embedder: str,
     n_bytes: int,
     *,
@@ -35,9 +49,9 @@ async def import_given(
     )
 
 
-def no_dimension() -> BadSettings:
+def no_dimension() -> NoDimension:
     """Return the error for a collection that cannot be made: no vector shows its dimension."""
-    return BadSettings(
+    return NoDimension(
         "no line has a vector that shows how many numbers the collection's vectors have; give a file with "
         "vectors, --vectors FILE.npy, or create the collection over HTTP first"
     )

@@ -74,7 +74,7 @@ class VectorLines:
                     return int(row_of(row, "the document").size)
         return None
 
-    def documents(self, info: Info) -> Iterator[tuple[Document, int]]:
+    def documents(self, info: Info) -> Iterator[tuple[WithParts, int]]:
         """Yield each document, with the bytes read so far; raises BadSettings. info: of the collection."""
         place = 0
         for place, line in enumerate(self._lines(self._source.notes), 1):

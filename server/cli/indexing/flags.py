@@ -38,7 +38,8 @@ def add_index_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None
         "--format",
         help=words("format of the files, such as jsonl or pdf (default: by the suffix of each)"),
     )
-    _column_flags(parser, terminal)
+    column_flags(parser, terminal)
+    _type_flags(parser, terminal)
     _sync_flags(parser, terminal)
     add(
         "--keep-going",
@@ -99,7 +100,8 @@ def _sync_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     )
 
 
-def _column_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+def column_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    """Add the flags that name the columns of text, title and id."""
     words, add = terminal.words, parser.add_argument
     add(
         "--text-column",
@@ -116,6 +118,10 @@ def _column_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
         metavar="NAME",
         help=words("column or key of the id, or none (default: by a usual name, such as id)"),
     )
+
+
+def _type_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    words, add = terminal.words, parser.add_argument
     add(
         "--types",
         type=_types(terminal),

@@ -7,7 +7,8 @@ is checked in one place. A key has rights to collections by their own names: an 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from server.collections.empty_collection import EmptyCollection
+from server.collections.external.collection import ExternalCollection
+from server.collections.external.kinds import Local, Readable, Writable
 from server.collections.live_collection import LiveCollection
 from server.collections.overview.kept_maps import KeptMaps
 from server.collections.read_threads import ReadThreads
@@ -85,17 +86,27 @@ class PermittedCollections:
             name: each for name, each in self._registry.unfinished.items() if self._may_use(name)
         }
 
-    def listed(self, name: str) -> LiveCollection | EmptyCollection:
+    def listed(self, name: str) -> Readable:
         """Return a collection of `names` for a list, which the audit does not name."""
         self._check(name)
-        return self._registry.get(name)
+        return self._registry.listed(name)
 
     # --- one collection -----------------------------------------------------------------------------
 
-    def get(self, name: str) -> LiveCollection | EmptyCollection:
+    def get(self, name: str) -> Local:
         self._use(name)
         with self._naming_permitted(name):
             return self._registry.get(name)
+
+    def readable(self, name: str) -> Readable:
+        self._use(name)
+        with self._naming_permitted(name):
+            return self._registry.readable(name)
+
+    async def accepting(self, name: str) -> Writable:
+        self._use(name)
+        with self._naming_permitted(name):
+            return await self._registry.accepting(name)
 
     async def writable(self, name: str) -> LiveCollection:
         self._use(name)
@@ -109,6 +120,10 @@ class PermittedCollections:
     async def create_from(self, info: Info) -> LiveCollection:
         self._use(info.name)
         return await self._registry.create_from(info)
+
+    async def create_external(self, info: Info, database: str) -> ExternalCollection:
+        self._use(info.name)
+        return await self._registry.create_external(info, database)
 
     async def remove(self, name: str) -> None:
         self._use(name)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
-from server.collections.live_collection import LiveCollection
+from server.collections.external.collection import ExternalCollection
+from server.collections.external.kinds import Readable
 from server.store.collection import Collection
 from server.store.reading.parts import Parts, parts_of
 from server.store.reading.whole import whole_documents
@@ -21,7 +22,7 @@ class Found:
 
 
 async def documents_by_ids(
-    collection: LiveCollection | EmptyCollection, ids: Sequence[str], number_bytes: int = 0
+    collection: Readable, ids: Sequence[str], number_bytes: int = 0
 ) -> Found:
     """Return the documents of these ids that exist, all of one moment.
 
@@ -30,6 +31,8 @@ async def documents_by_ids(
     """
     if isinstance(collection, EmptyCollection):
         return Found()
+    if isinstance(collection, ExternalCollection):
+        return await _elsewhere(collection, ids, with_vectors=number_bytes > 0)
     rows, hit_s = len(collection.collection.index), collection.hit_time.seconds
     cost_s = read_cost.of_page(len(ids), None, rows, hit_s * (2 if number_bytes else 1))
     return await collection.admitted(
@@ -43,3 +46,13 @@ def _found(collection: Collection, ids: Sequence[str], number_bytes: int) -> Fou
         found = whole_documents(documents, ids)
         parts = parts_of(documents, list(found), number_bytes) if number_bytes else {}
         return Found(found, parts)
+
+
+async def _elsewhere(
+    collection: ExternalCollection, ids: Sequence[str], *, with_vectors: bool
+) -> Found:
+    if not with_vectors:
+        return Found(await collection.documents(ids))
+    found = await collection.parts(ids)
+    documents = {id: document for id, (document, _) in found.items()}
+    return Found(documents, {id: parts for id, (_, parts) in found.items()})

@@ -12,7 +12,9 @@ from functools import partial
 
 from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
-from server.collections.live_collection import LiveCollection
+from server.collections.external import reading
+from server.collections.external.collection import ExternalCollection
+from server.collections.external.kinds import Readable
 from server.collections.read_threads import ReadThreads
 from server.collections.reading.long_streams import Pace, Running
 from server.collections.reading.opened import opened
@@ -42,7 +44,7 @@ class Export:
 
 
 async def exported(
-    collection: LiveCollection | EmptyCollection, export: Export, reads: ReadThreads
+    collection: Readable, export: Export, reads: ReadThreads
 ) -> AsyncGenerator[bytes, None]:
     """Yield the documents, oldest first, as bytes.
 
@@ -50,10 +52,14 @@ async def exported(
     """
     if isinstance(collection, EmptyCollection):
         return
+    if isinstance(collection, ExternalCollection):
+        async for piece in _elsewhere(collection, export):
+            yield piece
+        return
     rows, hit_s = len(collection.collection.index), collection.hit_time.seconds
     limit = PAGE_WITH_VECTORS if export.with_vectors else PAGE_DOCUMENTS
     cost_s = read_cost.of_page(limit, export.filter, rows, 2 * hit_s)
-    pace = Pace("the export", BYTES_PER_S, "export a part of it with a filter")
+    pace = _pace()
     with RUNNING.one(), reads.admitted(cost_s):
         async with opened(collection.read(lambda: _Held(collection.collection))) as held:
             numbers = await reads.turn(cost_s, partial(_among, held, export.filter))
@@ -64,6 +70,28 @@ async def exported(
                 if piece:
                     with pace.waiting(len(piece)):
                         yield piece
+
+
+def _pace() -> Pace:
+    return Pace("the export", BYTES_PER_S, "export a part of it with a filter")
+
+
+async def _elsewhere(collection: ExternalCollection, export: Export) -> AsyncGenerator[bytes, None]:
+    """Yield the documents of a collection in a vector database, which are not of one moment."""
+    pace, after = _pace(), 0
+    with RUNNING.one():
+        while after >= 0:
+            call = partial(
+                reading.exported,
+                filter=export.filter,
+                after=after,
+                write=export.write,
+                with_vectors=export.with_vectors,
+            )
+            piece, after = await collection.ask(call)
+            if piece:
+                with pace.waiting(len(piece)):
+                    yield piece
 
 
 class _Held:

@@ -3,16 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from server.collections.empty_collection import EmptyCollection
-from server.collections.live_collection import LiveCollection
+from server.collections.external.kinds import Readable
 from server.errors import InvalidRequest
 from server.store.filters.tree import Filter
 from server.store.records import Info
 from server.store.search import Hit, Query
 from server.store.searching.details import HitDetails
 from server.types import Vectors
-
-Each = LiveCollection | EmptyCollection
 
 
 class SeveralCollections:
@@ -22,7 +19,7 @@ class SeveralCollections:
     depends on how many documents a collection has. So the score by words is that part here.
     """
 
-    def __init__(self, collections: Mapping[str, Each], *, needs_one_model: bool) -> None:
+    def __init__(self, collections: Mapping[str, Readable], *, needs_one_model: bool) -> None:
         """Take collections by name; raises InvalidRequest where their vectors cannot be compared."""
         self._collections = collections
         self._first = next(iter(collections.values()))

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from server.collections.chunk_embedding import embed
-from server.collections.live_collection import LiveCollection
+from server.collections.external.kinds import Writable
+from server.collections.writing.outcome import Outcome
 from server.errors import InvalidRequest, shown
 from server.inference.comparison import row_cosines
 from server.inference.engine import Engine
@@ -50,7 +51,7 @@ def info_of_given(name: str, embedder: str, dimension: int) -> Info:
     return Info(name, GIVEN + embedder, dimension)
 
 
-def check_embedder(live: LiveCollection, named: str | None) -> None:
+def check_embedder(live: Writable, named: str | None) -> None:
     """Raise InvalidRequest unless vectors of this embedder belong into the collection."""
     known = names_of(live)
     of = f"collection {live.name!r} holds vectors of {known[0]!r}"
@@ -68,7 +69,7 @@ def check_embedder(live: LiveCollection, named: str | None) -> None:
         )
 
 
-def names_of(live: LiveCollection) -> list[str]:
+def names_of(live: Writable) -> list[str]:
     """Return the names of what makes the collection's vectors; raises OtherModel where none is known."""
     info = live.info
     if info.embedder is not None:
@@ -103,19 +104,20 @@ def check_vectors(vectors: Vectors, dimension: int, place: str) -> None:
 
 
 async def add_given(
-    live: LiveCollection,
+    live: Writable,
     documents: Sequence[Document],
     parts: Mapping[str, Parts],
     embedder: str | None,
     *,
     replace: bool = True,
-) -> int:
-    """Store documents as `LiveCollection.add` does, some with vectors of this embedder; returns how many."""
+) -> Outcome:
+    """Store documents as `LiveCollection.add` does, some with vectors of this embedder."""
     if parts or embedder is not None:
         check_embedder(live, embedder)
     if parts and live.info.embedder is None:
         await check_sample(documents, parts, live.engine)
-    return await live.add(documents, replace=replace, parts=parts)
+    stored = await live.add(documents, replace=replace, parts=parts)
+    return stored if isinstance(stored, Outcome) else Outcome(stored)
 
 
 async def check_sample(

@@ -5,18 +5,17 @@ document is written like one that is sent again: under a new number, with the ve
 the newest document afterwards.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from server.collections import read_cost
-from server.collections.document_limits import check_all_paths, check_chunks, checked_paths
+from server.collections.document_limits import check_all_paths, check_chunks
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.read_threads import ReadThreads
-from server.errors import RequestTooLarge, shown
+from server.collections.writing.merge_patch import Changed, Patch, patched
+from server.errors import RequestTooLarge
 from server.store.collection import Collection
 from server.store.filters.tree import Filter
 from server.store.reading.parts import parts_of
@@ -24,32 +23,10 @@ from server.store.records import Document
 from server.store.searching.rows import labels as labels_of
 from server.store.sqlite.read_limit import CHANGE, limited, within_limit
 
-Patch = Mapping[str, object]
 # Of one request, as of a request that stores documents.
 MAX_DOCUMENTS = 10_000
 # Characters of the texts that are read and written again.
 MAX_CHARACTERS = 1 << 25
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """The result of a change. documents: those that are different now. missing: ids that are not stored."""
-
-    documents: list[Document]
-    missing: list[str]
-
-
-def merged(target: object, patch: object) -> object:
-    """Return JSON with a merge patch applied (RFC 7396): null removes a key, an object is merged."""
-    if not isinstance(patch, Mapping):
-        return patch
-    found = dict(target) if isinstance(target, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            found.pop(key, None)
-        else:
-            found[key] = merged(found.get(key), value)
-    return found
 
 
 async def change_by_ids(
@@ -103,23 +80,16 @@ def _change(collection: Collection, ids: Sequence[str], patches: Mapping[str, Pa
         if document is None:
             missing.append(id)
             continue
-        metadata = _patched(document, patches[id])
-        if json.dumps(metadata) == json.dumps(document.metadata):
+        if (found := patched(document, patches[id])) is None:
             continue
-        paths += checked_paths(metadata, f"the metadata of document {shown(id)}")
+        paths += found.paths
         characters += len(document.text)
         _check_characters(characters)
-        changed.append(replace(document, metadata=metadata))
+        changed.append(found.document)
     check_all_paths(paths)
     if changed:
         _store(collection, changed)
     return Changed(changed, missing)
-
-
-def _patched(document: Document, patch: Patch) -> Mapping[str, object]:
-    found = merged(document.metadata, patch)
-    assert isinstance(found, Mapping)
-    return found
 
 
 def _store(collection: Collection, changed: Sequence[Document]) -> None:

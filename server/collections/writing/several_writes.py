@@ -1,13 +1,13 @@
 """Several writes that make up one request: they must reach one collection, or the request is refused."""
 
-from server.collections.live_collection import LiveCollection
+from server.collections.external.kinds import Writable
 from server.errors import AlreadyExists
 
 
 class SeveralWrites:
     """The writes of one request, which a restore may come between."""
 
-    def __init__(self, live: LiveCollection) -> None:
+    def __init__(self, live: Writable) -> None:
         self._live = live
         self._restored = live.restored
 

@@ -24,9 +24,15 @@ PASSING = {
     "overlay": Message("a container's layer, which is removed with it"),
 }
 
+# Of a server that only computes.
+OFF = Message("the setting collections is off: no data folder is used")
+
 
 def of_disk(facts: Facts) -> Iterator[Finding]:
     disk = facts.disk
+    if not facts.config.keeps_collections:
+        yield Finding("ok", "disk", OFF)
+        return
     if isinstance(disk, OSError):
         yield Finding(
             "error",
@@ -78,6 +84,9 @@ def _of_space(facts: Facts, found: Message, kind: str, free: int) -> Iterator[Fi
 
 
 def of_collections(facts: Facts) -> Iterator[Finding]:
+    if not facts.config.keeps_collections:
+        yield Finding("ok", "data", OFF)
+        return
     if facts.holder:
         holder = Holder.of(facts.holder)
         at = f" ({holder.addresses[0]})" if holder.addresses else ""

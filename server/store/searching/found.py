@@ -34,7 +34,8 @@ class Found(list[Hit]):
     """The hits of one query, best first, and what else it asked for.
 
     revision: of the collection that was searched. has_more: there are hits after these, where that was asked.
-    groups: value and number of hits of each group, in the order of the hits; None without groups.
+    groups: value and number of hits of each group, in the order of the hits; None without groups. warnings:
+    what was not searched, though it was asked for.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class Found(list[Hit]):
         has_more: bool = False,
         groups: Sequence[tuple[Value, int]] | None = None,
         facets: Sequence[Facet] = (),
+        warnings: Sequence[str] = (),
     ) -> None:
         super().__init__(hits)
         self.revision = revision
         self.has_more = has_more
         self.groups = groups
         self.facets = facets
+        self.warnings = warnings

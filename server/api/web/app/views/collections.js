@@ -13,6 +13,7 @@ const SIZES = [128, 200, 256, 384];
 const EVERY_MS = 2000;
 // Requests at the same time.
 const AT_ONCE = 4;
+const UNKNOWN = "–";
 
 export function mount(root, shell) {
   const rows = new Map();
@@ -63,15 +64,20 @@ export function mount(root, shell) {
     const cell = (key, ...content) => h(`td.${key}`, { data: { label: t("collections." + key) } }, content);
     row.replaceChildren(
       h("th.name", { scope: "row" }, h("a", { href: hash("search", { c: name }) }, stranger(name)), stats && notes(stats)),
-      cell("documents", number(stats ? stats.documents : documents)),
+      cell("documents", counted(stats ? stats.documents : documents)),
       ...(stats ? [
-        cell("parts", number(stats.parts)),
+        cell("parts", counted(stats.parts)),
         cell("model", stats.model ? stranger(stats.model) : h("span.warning", { title: t("collections.model.gone.about", { fingerprint: stats.fingerprint }) }, t("collections.model.gone"))),
         cell("changed", stats.changed ? h("time", { datetime: stats.changed, title: moment(stats.changed) }, ago(stats.changed)) : t("collections.never")),
         cell("size", bytes(stats.bytes)),
-        cell("recall", recall(stats))] : COLUMNS.slice(2).map((each) => cell(each, "…"))),
+        cell("recall", stats.database ? UNKNOWN : recall(stats))] : COLUMNS.slice(2).map((each) => cell(each, "…"))),
       h("td.acts", {}, documents > 0 && link("map", t("collections.map")), shell.may("write") && link("add", t("collections.add")),
         shell.may("admin") && h("button.quiet", { type: "button", on: { click: () => confirm(name, documents) }, "aria-label": `${t("collections.remove")} ${name}` }, t("collections.remove"))));
+  }
+
+  // A vector database that does not answer does not say how many there are.
+  function counted(value) {
+    return value === null ? UNKNOWN : number(value);
   }
 
   function recall(stats) {
@@ -82,6 +88,10 @@ export function mount(root, shell) {
   function notes(stats) {
     const found = [];
     if (stats.reindexing) found.push(h("p.dim", {}, t("collections.reindexing", stats.reindexing), h("span.bar", {}, h("span", { style: { width: percent(stats.reindexing.done / Math.max(1, stats.reindexing.total)) } }))));
+    if (stats.database) found.push(h("p.dim", {}, t("collections.elsewhere", { name: stats.database.name })));
+    if (stats.database && !stats.database.up) found.push(h("p.warning", {}, t("collections.away")));
+    if (stats.database?.waiting) found.push(h("p.warning", {}, t("collections.waiting", { n: stats.database.waiting })));
+    if (stats.database?.refused) found.push(h("p.bad", {}, t("collections.refused", { message: stats.database.refused })));
     if (stats.reindex_error) found.push(h("p.bad", {}, t("collections.reindex.error", { message: stats.reindex_error })));
     if (stats.agreement !== null && stats.agreement < 0.999) found.push(h("p.warning", {}, t("collections.agreement", { cosine: number(stats.agreement, 4) })));
     return found;

@@ -1,0 +1,1 @@
+"""From measured lines to the machines that a load needs: nodes, memory, disk, cost, and their p99."""

@@ -1,0 +1,1 @@
+"""Vector databases that keep collections elsewhere, each behind the same seam."""
