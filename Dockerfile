@@ -19,6 +19,10 @@ RUN /tools/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -
 COPY pyproject.toml README.md LICENSE ./
 COPY server server
 COPY export export
+# The kernels are compiled here, where there is a C compiler or a network to install one from. If not, the image has
+# those that the clone has, or none: then ONNX Runtime computes.
+RUN command -v cc >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev) || true
+RUN /opt/inkwell/bin/python -m server.inference.kernels.compiler || true
 RUN /tools/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /built .
 RUN /opt/inkwell/bin/python -m pip install --no-cache-dir --no-deps --no-index /built/*.whl
 # The folder keeps its name, which is that of the model.

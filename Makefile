@@ -9,6 +9,10 @@ PACKED := server/api/web/manual.zip
 JAVASCRIPT := tests/clients/js
 PAGE := tests/web/js
 RUN := $(VENV)/bin/python
+KERNELS := $(wildcard server/inference/kernels/source/*) server/inference/kernels/sources.py
+COMPILED := build/kernels.done
+# make itself sets CC where the caller does not.
+COMPILE = $(RUN) -m server.inference.kernels.compiler $(if $(filter-out default undefined,$(origin CC)),--compiler '$(CC)')
 MODEL := models/bge-small-zh-v1.5
 ARTIFACT := $(MODEL)/onnx-int8
 FLOAT := $(MODEL)/onnx-fp32
@@ -30,14 +34,14 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp install-databases test-databases install-bulk test-bulk image wheels test-image test-kubernetes test-wheel test-first-hour check fix bench compare shapes lock clean
+.PHONY: help install kernels dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-kernels test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp install-databases test-databases install-bulk test-bulk image wheels test-image test-kubernetes test-wheel test-first-hour check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 # --no-deps: the locks are complete, and pip would otherwise look for newer releases of packages that
 # another one names with an extra, and refuse them for want of a hash.
-install: $(VENV)/run.done ## create .venv with the locked packages to export and serve
+install: $(VENV)/run.done $(COMPILED) ## create .venv with the locked packages to export and serve, and compile the kernels where there is a C compiler
 
 $(VENV)/run.done: locks/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo '$(call say,Python 3.11 or newer is needed: set PYTHON=...,需要 Python 3.11 或更新版本：请设置 PYTHON=...)'; exit 1; }
@@ -45,7 +49,16 @@ $(VENV)/run.done: locks/run.txt
 	$(call pip,--no-deps --require-hashes -r locks/run.txt)
 	@touch $@
 
-dev: $(VENV)/dev.done ## add the locked packages for tests and checks
+# Said once, not by every target: without a compiler ONNX Runtime computes the models.
+$(COMPILED): $(VENV)/run.done $(KERNELS)
+	@$(COMPILE) || true
+	@mkdir -p $(@D) && touch $@
+
+kernels: $(VENV)/run.done ## compile the kernels, with CC if it is given; says why where that cannot be
+	@$(COMPILE)
+	@mkdir -p $(dir $(COMPILED)) && touch $(COMPILED)
+
+dev: $(VENV)/dev.done $(COMPILED) ## add the locked packages for tests and checks
 
 $(VENV)/dev.done: $(VENV)/run.done locks/dev.txt
 	$(call pip,--no-deps --require-hashes -r locks/dev.txt)
@@ -95,6 +108,10 @@ test-monitoring: dev ## check alerts and dashboard with a real Prometheus (Debia
 # Two minutes on two cores; six at most.
 test-fuzz: dev ## try requests at random: 100,000 broken bodies, 5,000 cases of the OpenAPI document
 	timeout 360 $(RUN) -m pytest -q -m fuzz $(ARGS)
+
+# Compiles the kernels with checks of memory and arithmetic; needs gcc with libasan.
+test-kernels: dev artifact ## run the kernels with AddressSanitizer and UBSan, on random networks and broken files
+	$(RUN) -m pytest -q -m 'slow or not slow' tests/inference/kernels $(ARGS)
 
 # Exports the model with 7-bit weights first: two minutes in all.
 test-cpu: dev artifact ## run the model as on a CPU without VNNI (needs Debian's qemu-user)
@@ -203,7 +220,7 @@ fix: dev ## format and apply lint fixes
 	$(RUN) -m ruff format .
 
 bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and quality (STS=pairs.tsv, BEIR=folder with questions and answers)
-	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
+	$(RUN) -m benchmarks.encode --model $(ARTIFACT) --kernels
 	$(RUN) -m benchmarks.lanes --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.startup --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
@@ -243,5 +260,5 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund
 	npm install --prefix $(PAGE) --package-lock-only --no-audit --no-fund
 
-clean: ## remove environments and exported artifacts, keep data
-	rm -rf $(VENV) $(CLIENTS) $(MANUAL) build/manual build/manual-source $(PACKED) $(JAVASCRIPT)/node_modules $(PAGE)/node_modules models/*/onnx-int8 models/*/onnx-fp32
+clean: ## remove environments, compiled kernels and exported artifacts, keep data
+	rm -rf $(VENV) server/inference/kernels/kernels.so $(COMPILED) $(CLIENTS) $(MANUAL) build/manual build/manual-source $(PACKED) $(JAVASCRIPT)/node_modules $(PAGE)/node_modules models/*/onnx-int8 models/*/onnx-fp32

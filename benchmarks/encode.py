@@ -1,14 +1,14 @@
 """How fast is the encoder alone, by batch shape and threads, and how near to the CPU's peak?
 
-    python -m benchmarks.encode [--model ARTIFACT] [--reference MODEL.onnx] [--turns 9]
+    python -m benchmarks.encode [--model ARTIFACT] [--kernels] [--reference MODEL.onnx] [--turns 9]
 
 Thousand tokens per second for single texts, equal lengths and packed mixed lengths, with one thread as
 lanes run it and with all cores as the wide session runs it. The number of operations follows from the
 model's shape: gops are those with weights, gops_share is their part of the peak, and peak_share the
 time that weights and attention take at the CPU's measured int8 and float32 peaks, as a part of the
-measured time. With --reference (any ONNX file whose input is input_ids), both run turn by turn, each
-in a process of its own, beside the median of the turns' ratios. One JSON line per shape and number of
-threads.
+measured time. With --kernels the same artifact runs with the kernels and with ONNX Runtime, and with --reference (any
+ONNX file whose input is input_ids) that file too: turn by turn, each in a process of its own, beside the median of
+the turns' ratios. One JSON line per shape and number of threads; `computed_by` says what computed it here.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks import machine, peak
 from benchmarks.arguments import parser
 from benchmarks.work import Work, network
+from server.inference.kernels.choice import RUNTIME
 from server.inference.manifest import read_manifest
 from server.inference.model import Model
 from server.inference.runtime import open_session
@@ -57,12 +58,16 @@ def main() -> None:
     except peak.NoPeak as reason:
         missing = {"no_peak": str(reason)}
     for threads in several:
-        workers = {"here": _start(arguments, None, threads)}
+        workers = {"here": _start(arguments, threads)}
+        if arguments.kernels:
+            workers["onnxruntime"] = _start(arguments, threads, "--no-kernels")
         if arguments.reference:
-            workers["reference"] = _start(arguments, arguments.reference, threads)
+            workers["reference"] = _start(arguments, threads, "--reference", arguments.reference)
+        computed_by = {name: _read(process) for name, process in workers.items()}["here"]
         for name, lengths in SHAPES.items():
             seconds = _measure(workers, name, arguments.turns)
-            line = {"case": "encode", "shape": name, "threads": threads}
+            line: dict[str, Any] = {"case": "encode", "shape": name, "threads": threads}
+            line["computed_by"] = computed_by
             line |= _speeds(seconds, sum(lengths))
             if shape and threads in peaks:
                 here_s = float(np.median(seconds["here"]))
@@ -89,10 +94,12 @@ def _speeds(seconds: Mapping[str, Sequence[float]], tokens: int) -> dict[str, An
         f"{worker}_ktok_s": round(tokens / float(np.median(times)) / 1e3, 2)
         for worker, times in seconds.items()
     }
-    if "reference" in seconds:
-        pairs = np.array(seconds["reference"]) / np.array(seconds["here"])
-        line["ratio"] = round(float(np.median(pairs)), 3)
-        line["ratio_quartiles"] = [round(float(q), 3) for q in np.quantile(pairs, (0.25, 0.75))]
+    for other, prefix in (("reference", ""), ("onnxruntime", "onnxruntime_")):
+        if other in seconds:
+            pairs = np.array(seconds[other]) / np.array(seconds["here"])
+            line[f"{prefix}ratio"] = round(float(np.median(pairs)), 3)
+            quartiles = np.quantile(pairs, (0.25, 0.75))
+            line[f"{prefix}ratio_quartiles"] = [round(float(q), 3) for q in quartiles]
     return line
 
 
@@ -115,35 +122,41 @@ def shares(work: Work, seconds: float, most: peak.Peak, *, int8: bool) -> dict[s
 
 
 def _start(
-    arguments: argparse.Namespace, reference: Path | None, threads: int
+    arguments: argparse.Namespace, threads: int, *more: str | Path
 ) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "benchmarks.encode", "--worker", threads]
-    command += ["--model", arguments.model]
-    if reference is not None:
-        command += ["--reference", reference]
+    command += ["--model", arguments.model, *more]
     return subprocess.Popen(
         list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
 def _ask(process: "subprocess.Popen[str]", shape: str) -> float:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
     process.stdin.write(shape + "\n")
     process.stdin.flush()
-    return float(process.stdout.readline())
+    return float(_read(process))
+
+
+def _read(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    if not (line := process.stdout.readline()):
+        raise SystemExit("a worker has ended; the lines above say why")
+    return line.strip()
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    """Read shape names and answer each with the median seconds of a run, until an empty line."""
+    """Say what computes; then answer each shape's name with the median seconds of a run, until an empty line."""
     random = np.random.default_rng(0)
     # Ids of ordinary characters in BERT vocabularies; their meaning does not matter for speed.
     batches = {
         name: [random.integers(1000, 8000, length) for length in lengths]
         for name, lengths in SHAPES.items()
     }
-    run = _reference(arguments) if arguments.reference else _encoder(arguments)
+    computed_by, run = _reference(arguments) if arguments.reference else _encoder(arguments)
     for batch in batches.values():
         run(batch)
+    print(computed_by, flush=True)
     while name := sys.stdin.readline().strip():
         times = []
         deadline = time.perf_counter() + SECONDS_A_TURN
@@ -153,19 +166,19 @@ def _work(arguments: argparse.Namespace) -> None:
         print(float(np.median(times)), flush=True)
 
 
-def _encoder(arguments: argparse.Namespace) -> Callable[[Sequence[Ids]], object]:
-    model = Model(arguments.model, arguments.worker)
-    return (model.wide or model.encoder).encode
+def _encoder(arguments: argparse.Namespace) -> tuple[str, Callable[[Sequence[Ids]], object]]:
+    model = Model(arguments.model, arguments.worker, kernels=not arguments.no_kernels)
+    return model.computed_by, (model.wide or model.encoder).encode
 
 
-def _reference(arguments: argparse.Namespace) -> Callable[[Sequence[Ids]], object]:
+def _reference(arguments: argparse.Namespace) -> tuple[str, Callable[[Sequence[Ids]], object]]:
     session = open_session(str(arguments.reference), arguments.worker)
 
     def run(batch: Sequence[Ids]) -> None:
         for rows in _rectangles(batch):
             session.run(None, {"input_ids": rows})
 
-    return run
+    return RUNTIME, run
 
 
 def _rectangles(batch: Sequence[Ids]) -> list[Ids]:
@@ -177,6 +190,10 @@ def _rectangles(batch: Sequence[Ids]) -> list[Ids]:
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, turns=9)
     options.add_argument("--reference", type=Path, help="an ONNX file to compare with")
+    options.add_argument(
+        "--kernels", action="store_true", help="compare the kernels with ONNX Runtime"
+    )
+    options.add_argument("--no-kernels", action="store_true", help=argparse.SUPPRESS)
     options.add_argument("--worker", type=int, metavar="THREADS", help=argparse.SUPPRESS)
     return options.parse_args()
 

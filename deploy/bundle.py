@@ -22,6 +22,7 @@ from deploy.sbom import bill
 from deploy.wheels import Wheel, read_wheel
 from server import VERSION
 from server.errors import BadArtifact
+from server.inference.kernels.sources import LIBRARY
 from server.inference.manifest import read_manifest
 from server.messages.terminal import Terminal
 
@@ -84,7 +85,7 @@ def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
         wheels = folder / "wheels"
         _download("bundle.txt", tools, target)
         _download("run.txt", wheels, target)
-        _build(wheels, tools, Path(scratch), epoch)
+        _build(wheels, tools, Path(scratch), target, epoch)
         # pip is included, so that the Python of the machine does not need it.
         shutil.copy(next(tools.glob("pip-*.whl")), wheels)
         _fill(folder, model.resolve(), target, epoch)
@@ -139,13 +140,15 @@ def _download(lock: str, into: Path, target: Target) -> None:
     wanted.unlink()
 
 
-def _build(wheels: Path, tools: Path, scratch: Path, epoch: int) -> None:
+def _build(wheels: Path, tools: Path, scratch: Path, target: Target, epoch: int) -> None:
     """Build the wheel of this project, from a copy: a build leaves files beside the source."""
     source, backend = scratch / "source", scratch / "backend"
     source.mkdir()
     for name in SOURCE:
         if (ROOT / name).is_dir():
-            skip = shutil.ignore_patterns("__pycache__")
+            # Kernels that were compiled here are of no use on another machine.
+            others = () if target.machine == platform.machine() else (LIBRARY.name,)
+            skip = shutil.ignore_patterns("__pycache__", *others)
             shutil.copytree(ROOT / name, source / name, ignore=skip)
         else:
             shutil.copy(ROOT / name, source)

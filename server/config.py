@@ -25,6 +25,7 @@ DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
+KERNELS = ("auto", "off")
 COLLECTIONS = ("on", "off")
 # A host name as requests carry it: without scheme and port, in ASCII.
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
@@ -111,6 +112,12 @@ class Config:
     )
     # 0: one lane per core of the affinity mask and cgroup quota. Fewer leave cores to other programs.
     lanes: int = _setting(0, "compute threads, 0 for one per core", low=0, high=1024)
+    # ONNX Runtime computes what the kernels do not know in any case: turn them off to compare, or where they are in
+    # doubt.
+    kernels: str = _setting(
+        "auto",
+        "auto: compute models with Inkwell's own kernels where they can; off: with ONNX Runtime",
+    )
     # A batch takes 10 ms, a long text of a large model seconds: a longer one never ends.
     hang_s: int = _setting(
         30, "seconds after which a batch that does not end is abandoned", low=1, high=3600
@@ -237,6 +244,7 @@ class Config:
             )
         for name, allowed in (
             ("collections", COLLECTIONS),
+            ("kernels", KERNELS),
             ("log_level", LOG_LEVELS),
             ("log_format", LOG_FORMATS),
         ):

@@ -39,6 +39,7 @@ def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
         "collections": ("off", "on"),
         "log_level": ("debug", "warning"),
         "log_format": ("json", "plain"),
+        "kernels": ("off", "auto"),
     }
     chosen["trace_endpoint"] = ("http://a/v1", "https://b:1/")
     chosen["unix_socket_mode"] = ("600", "666")
@@ -73,7 +74,7 @@ def test_flag_wins_over_variable_and_variable_over_default(
     from_flag = getattr(load(environ, **{setting.name: chosen}), setting.name)
     not_given = getattr(load(environ, **{setting.name: None}), setting.name)
     # Of two values that there are, the other one is the default.
-    assert from_variable != from_default or setting.name in ("collections", "log_format")
+    assert from_variable != from_default or setting.name in ("collections", "kernels", "log_format")
     assert from_flag not in (from_default, from_variable)
     assert str(from_variable) == str(not_given) == other
     assert str(from_flag) == chosen
@@ -295,6 +296,10 @@ def test_trace_endpoint_must_be_a_whole_url(value: str) -> None:
 
 def test_unknown_log_format_names_the_known_ones() -> None:
     check_refused("log_format", "xml", "plain", "json")
+
+
+def test_unknown_choice_of_kernels_names_the_known_ones() -> None:
+    check_refused("kernels", "on", "auto", "off")
 
 
 def test_mode_that_is_none_is_refused() -> None:

@@ -229,12 +229,15 @@ READERS = {f"sources/office/{name}.py" for name in ("pdf", "docx", "pptx", "shee
         "sources/office/mail.py",
     )
 }
+COMPILES = "inference/kernels/compiler.py"
 # The only files that start processes, and how: workers, the exporter where the user has agreed to fetch a model,
 # and one that reads files of others.
 STARTS = {
     "net/worker_handle.py": ["create_subprocess_exec"],
     "cli/first_model.py": ["create_subprocess_exec"],
     "sources/isolated/process.py": ["Popen"],
+    # Runs a C compiler for `make kernels`; no server imports it.
+    COMPILES: ["Popen"],
 }
 # Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
 # import each other. `root` is what all may use.
@@ -436,6 +439,7 @@ def test_environment_is_read_by_the_command_line_and_written_by_three_imports() 
         **{"cli/parser.py": 1, "inference/runtime.py": 1, "inference/tokenizer.py": 1},
         "databases/milvus/client.py": 2,
         "sources/isolated/process.py": 1,  # passes on the variables without secrets
+        COMPILES: 1,  # the language of its sentences
     }
     for name in ("inference/runtime.py", "inference/tokenizer.py", "databases/milvus/client.py"):
         stored = [
@@ -561,6 +565,7 @@ def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> 
     assert {"server.inference.engine", "onnxruntime", "faiss"} <= loaded
     unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
     unwanted |= {"opentelemetry", "distributed", "dask", "pyarrow"} | PARSERS
+    assert "server." + COMPILES.removesuffix(".py").replace("/", ".") not in loaded
     assert {module.partition(".")[0] for module in loaded} & unwanted == set()
 
 

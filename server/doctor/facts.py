@@ -27,6 +27,7 @@ from server.inference.cpu_provenance import (
 )
 from server.inference.manifest import TOKENIZER_FILE, Quantization
 from server.inference.model import Model
+from server.messages.message import Message
 from server.net import unix_socket
 from server.net.certificates import Tls
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
@@ -47,7 +48,7 @@ LOCK = Path(server.__file__).parents[1] / "locks" / "run.txt"
 class Artifact:
     """A model that opened, so its hashes and vectors are right, or the error that prevented it.
 
-    bytes: of its weights. agreement: the least one of its self-test.
+    bytes: of its weights. agreement: the least one of its self-test. computed_by, reason: see `kernels.choice`.
     """
 
     place: ModelPlace
@@ -60,6 +61,7 @@ class Artifact:
     exported_on: str = ""
     provenance: CpuProvenance | None = None
     task: Task = "dense"
+    computed_by: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Facts:
 def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
     """Read all facts; proc and lock are replaced in tests."""
     machine = read_machine(proc)  # before models are in its memory
-    artifacts = tuple(map(_artifact, config.model))
+    artifacts = tuple(_artifact(place, kernels=config.kernels != "off") for place in config.model)
     homes: list[Path] = []
     try:
         disk: Disk | OSError = read_disk(config.data, proc)
@@ -176,9 +178,9 @@ def _tried(ask: Callable[[], T]) -> T | BadSettings:
         return error
 
 
-def _artifact(place: ModelPlace) -> Artifact:
+def _artifact(place: ModelPlace, *, kernels: bool) -> Artifact:
     try:
-        model = Model(place.folder, name=place.name)
+        model = Model(place.folder, name=place.name, kernels=kernels)
     except BadArtifact as error:
         return Artifact(place, error)
     manifest = model.manifest
@@ -196,6 +198,7 @@ def _artifact(place: ModelPlace) -> Artifact:
         exported_on=manifest.instruction_set,
         provenance=provenance_here(model.self_test_results),
         task=manifest.task,
+        computed_by=model.computed_by_words,
     )
 
 

@@ -189,7 +189,7 @@ class ModelRegistry:
         for place, engine in enumerate(self.engines):
             manifest = engine.manifest
             labels = manifest.model_id, manifest.precision, manifest.fingerprint
-            self._metrics.model.labels(*labels).set(1)
+            self._metrics.model.labels(*labels, engine.model.computed_by).set(1)
             of_task = self._names[manifest.task]
             others = names if place == 0 else () if of_task.listed else only_any
             of_task.add(engine, others)
@@ -323,29 +323,36 @@ def opened(config: Config, served: Sequence[Model] = ()) -> list[Model]:
 
     served: models that are open; those whose artifact and name have not changed are kept.
     """
-    threads = wide_threads(config)
+    threads, kernels = wide_threads(config), config.kernels != "off"
     models = [
-        _same(place, served) or Model(place.folder, threads, place.name) for place in config.model
+        _same(place, served, kernels=kernels)
+        or Model(place.folder, threads, place.name, kernels=kernels)
+        for place in config.model
     ]
     check(models)
     for model in models:
-        if model not in served and not model.computes_the_same:
+        if model in served:
+            continue
+        log.info("%s: %s", model.name, model.computed_by_words.english)
+        if not model.computes_the_same:
             measure = model.comparison.measure
             log.warning(OTHER_RESULTS, model.name, measure, model.self_test_agreement)
-        if model not in served and not model.manifest.cosine_orders:
+        if not model.manifest.cosine_orders:
             log.warning(OTHER_ORDER, model.name, model.manifest.similarity)
     return models
 
 
-def _same(place: ModelPlace, served: Sequence[Model]) -> Model | None:
+def _same(place: ModelPlace, served: Sequence[Model], *, kernels: bool) -> Model | None:
     """Return the served model that this artifact would give again."""
     if not served:
         return None
     manifest = parse_manifest(place.folder / MANIFEST_FILE)
     name = place.name or manifest.model_id
     # The manifest has the hash of every file.
-    same = (model for model in served if model.manifest == manifest and model.name == name)
-    return next(same, None)
+    for model in served:
+        if model.manifest == manifest and model.name == name and model.kernels == kernels:
+            return model
+    return None
 
 
 def check(models: Sequence[Model]) -> None:

@@ -130,7 +130,10 @@ class Metrics:
         )
         self.certificate_expiry.set(math.inf)
         self.model = self._gauge(
-            "model_info", "The served model", "model_id", "precision", "fingerprint", join="max"
+            "model_info",
+            "The served model",
+            *("model_id", "precision", "fingerprint", "computed_by"),
+            join="max",
         )
         build = self._gauge(
             "build_info",

@@ -203,6 +203,15 @@ def test_what_is_wrong_is_found_and_told(subject: str, facts: Facts, level: str,
     assert others <= ({"data"} if subject == "model" else set())
 
 
+def test_what_computes_a_model_is_told_in_both_languages() -> None:
+    computed = Message("computed by the kernels")
+    said = examine(replace(SOUND, artifacts=(replace(ARTIFACT, computed_by=computed),)))
+    (finding,) = [each for each in said if "kernels" in each.found.english]
+    assert (finding.level, finding.subject) == ("ok", "model")
+    assert finding.found.english == "toy: computed by the kernels"
+    assert finding.found.chinese == "toy：由计算内核计算"
+
+
 @pytest.mark.parametrize("place", [ModelPlace(Path("toy")), ModelPlace(Path("toy"), "law")])
 def test_model_is_named_as_its_setting_names_it(place: ModelPlace) -> None:
     artifact = replace(ARTIFACT, place=place)
@@ -414,8 +423,9 @@ def test_missing_model_is_an_error_and_the_rest_is_told(run: Commands, tmp_path:
 def test_models_of_which_none_gives_vectors_are_a_warning(run: Commands, tmp_path: Path) -> None:
     scorer = write_toy_scorer(tmp_path / "scorer")
     said = reported(run, "--model", scorer, "--port", "0")["model"]
-    assert [each["level"] for each in said] == ["ok", "warning"]
-    assert said[1]["found"]["english"] == ONLY_RERANKERS[0].english
+    assert [each["level"] for each in said] == ["ok", "ok", "warning"]
+    assert "computed by ONNX Runtime, not by the kernels" in said[1]["found"]["english"]
+    assert said[2]["found"]["english"] == ONLY_RERANKERS[0].english
     both = (ARTIFACT, replace(ARTIFACT, fingerprint="s", task="score"))
     assert not found(replace(SOUND, artifacts=both), "model")
 

@@ -58,6 +58,7 @@ SERVER = (
     "databases/postgres",
     "databases/qdrant",
     "inference",
+    "inference/kernels",
     "inference/tokenization",
     "auth",
     "store",

@@ -31,6 +31,13 @@ def of_models(facts: Facts) -> Iterator[Finding]:
         else:
             seen.add(artifact.fingerprint)
             yield _of_model(artifact)
+            if artifact.computed_by is not None:
+                found = Message(
+                    "{place}: {computed_by}",
+                    place=str(artifact.place),
+                    computed_by=artifact.computed_by,
+                )
+                yield Finding("ok", "model", found)
     # One that does not open may be the one that gives vectors.
     if all(each.error is None and each.task != "dense" for each in facts.artifacts):
         yield Finding("warning", "model", *ONLY_RERANKERS)

@@ -93,7 +93,7 @@ export function mount(root, shell) {
     if (stats.database?.waiting) found.push(h("p.warning", {}, t("collections.waiting", { n: stats.database.waiting })));
     if (stats.database?.refused) found.push(h("p.bad", {}, t("collections.refused", { message: stats.database.refused })));
     if (stats.reindex_error) found.push(h("p.bad", {}, t("collections.reindex.error", { message: stats.reindex_error })));
-    if (stats.agreement !== null && stats.agreement < 0.9999) found.push(h("p.warning", {}, t("collections.agreement", { cosine: number(stats.agreement, 4) })));
+    if (stats.agreement !== null && stats.agreement < 0.999) found.push(h("p.warning", {}, t("collections.agreement", { cosine: number(stats.agreement, 4) })));
     return found;
   }
 
