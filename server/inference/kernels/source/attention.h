@@ -12,7 +12,7 @@ typedef struct {
 /* Room for one head; what it holds is packed as tiles read it. padded: tokens, up to the next 32. */
 typedef struct {
   int32_t *keys, *values;     /* (padded, width) words */
-  int32_t *queries, *weights; /* (TILE_ROWS, width) and (TILE_ROWS, padded) words */
+  int32_t *queries, *weights; /* (TILE_ROWS, width) and (TILE_ROWS, padded) words: rows of a tile */
   float *scores;              /* (TILE_ROWS, padded) */
   int32_t *middles;           /* (padded) */
   float *average;             /* (width) */
@@ -59,21 +59,26 @@ static void pack_keys(const head *h, int32_t *to) {
     }
 }
 
+INLINE void copy_four(int32_t *to, const float *from) { _mm_storeu_si128((bytes *)to, _mm_loadu_si128((const bytes *)from)); }
+
 static void attend_in_floats(const head *h, const room *at, const context *to) {
   int tokens = h->tokens, width = h->width, stride = h->stride, tiles = tiles_for(tokens), length = padded(tokens);
+  int deep = (tokens + 3) / 4 * 4; /* four steps at a time */
   pack_keys(h, at->keys);
   for (int d = 0; d < width; d += TILE_COLUMNS)
-    for (int t = 0; t < tokens; t++)
-      for (int half = 0; half < TILE_COLUMNS; half += LANES)
-        store_ints(at->values + (size_t)d * tokens + t * TILE_COLUMNS + half, load_ints((const int32_t *)h->values + (size_t)t * stride + d + half));
+    for (int t = 0; t < deep; t++)
+      for (int half = 0; half < TILE_COLUMNS; half += LANES) {
+        const int32_t *from = (const int32_t *)h->values + (size_t)t * stride + d + half;
+        store_ints(at->values + (size_t)d * deep + t * TILE_COLUMNS + half, t < tokens ? load_ints(from) : _mm512_setzero_si512());
+      }
   floats scale = all(1.0f / sqrtf((float)width));
   sums_of_tile sums;
   const float *found = (const float *)sums;
   for (int tile = 0; tile < tiles; tile++) {
     int begin = first_row(tokens, tiles, tile), height = first_row(tokens, tiles, tile + 1) - begin;
     for (int row = 0; row < height; row++) {
-      const int32_t *from = (const int32_t *)h->queries + (size_t)(begin + row) * stride;
-      for (int d = 0; d < width; d++) at->queries[d * height + row] = from[d];
+      const float *from = h->queries + (size_t)(begin + row) * stride;
+      for (int d = 0; d < width; d += 4) copy_four(at->queries + d * height + row * 4, from + d);
     }
     for (int t = 0; t < tokens; t += TILE_COLUMNS) {
       floats_tiles[height](at->queries, at->keys + (size_t)t * width, width, sums);
@@ -85,10 +90,10 @@ static void attend_in_floats(const head *h, const room *at, const context *to) {
     for (int row = 0; row < height; row++) {
       float *scores = at->scores + (size_t)row * length;
       parts[row] = 1.0f / exponentials(scores, tokens);
-      for (int t = 0; t < tokens; t++) at->weights[t * height + row] = ((const int32_t *)scores)[t];
+      for (int t = 0; t < deep; t += 4) copy_four(at->weights + t * height + row * 4, scores + t);
     }
     for (int d = 0; d < width; d += TILE_COLUMNS) {
-      floats_tiles[height](at->weights, at->values + (size_t)d * tokens, tokens, sums);
+      floats_tiles[height](at->weights, at->values + (size_t)d * deep, deep, sums);
       for (int row = 0; row < height; row++) {
         floats part = all(parts[row]);
         put_context(to, begin + row, d, mul(load(found + row * TILE_COLUMNS), part), mul(load(found + row * TILE_COLUMNS + LANES), part));
@@ -110,15 +115,20 @@ static void pack_keys_in_bytes(const head *h, float step, const room *at) {
         four = as_signed(mul(load(h->keys + (size_t)t * h->stride + d), scale));
         total += _mm512_reduce_add_epi32(widened(four));
       }
-      put_bytes(to, TILE_COLUMNS, four);
+      int32_t words_of[4];
+      store_bytes((bytes *)words_of, four);
+      for (int i = 0; i < 4; i++) to[i * TILE_COLUMNS] = words_of[i];
     }
     at->middles[t] = 128 * total;
   }
 }
 
+/* Words of four tokens: as many as four steps at a time take. */
+INLINE int deep_quads(int tokens) { return (tokens + 15) / 16 * 4; }
+
 /* Values less their average as bytes, [width / 32][tokens / 4][32][4], and the average. */
 static void pack_values_in_bytes(const head *h, float step, const room *at) {
-  int quads = (h->tokens + 3) / 4;
+  int quads = deep_quads(h->tokens);
   floats scale = all(1.0f / step);
   for (int d = 0; d < h->width; d += LANES) {
     const float *from = h->values + d;
@@ -141,7 +151,7 @@ static void pack_values_in_bytes(const head *h, float step, const room *at) {
 
 /* steps: of queries, keys, and values less their average. A weight counts as a part of the row's highest. */
 static void attend_in_bytes(const head *h, const float *steps, const room *at, const context *to) {
-  int tokens = h->tokens, width = h->width, tiles = tiles_for(tokens), length = padded(tokens), quads = (tokens + 3) / 4;
+  int tokens = h->tokens, width = h->width, tiles = tiles_for(tokens), length = padded(tokens), quads = deep_quads(tokens);
   pack_keys_in_bytes(h, steps[1], at);
   pack_values_in_bytes(h, steps[2], at);
   floats query_scale = all(1.0f / steps[0]), score_scale = all(steps[0] * steps[1] / sqrtf((float)width));
@@ -151,7 +161,7 @@ static void attend_in_bytes(const head *h, const float *steps, const room *at, c
     for (int row = 0; row < height; row++)
       for (int d = 0; d < width; d += LANES) {
         floats value = mul_add(load(h->queries + (size_t)(begin + row) * h->stride + d), query_scale, all(128));
-        put_bytes(at->queries + d / 4 * height + row, height, as_unsigned(value));
+        store_bytes((bytes *)(at->queries + d / 4 * height) + row, as_unsigned(value));
       }
     for (int t = 0; t < tokens; t += TILE_COLUMNS) {
       bytes_tiles[height](at->queries, at->keys + (size_t)t * (width / 4), width / 4, sums);
@@ -167,9 +177,8 @@ static void attend_in_bytes(const head *h, const float *steps, const room *at, c
       float *scores = at->scores + (size_t)row * length;
       parts[row] = steps[2] / (255 * exponentials(scores, tokens));
       for (int t = 0; t < tokens; t += LANES) {
-        int32_t four[4];
-        _mm_storeu_si128((bytes *)four, as_unsigned(mul(load(scores + t), all(255))));
-        for (int i = 0; i < 4 && t / 4 + i < quads; i++) at->weights[(t / 4 + i) * height + row] = four[i];
+        bytes four = as_unsigned(mul(load(scores + t), all(255)));
+        store_bytes((bytes *)(at->weights + t / 4 * height) + row, four);
       }
     }
     for (int d = 0; d < width; d += TILE_COLUMNS) {

@@ -46,11 +46,11 @@ INLINE void product(const member *me, const linear *by, const uint8_t *packed, i
       bytes_tiles[height]((const int32_t *)(packed + (size_t)begin * inputs), by->weight + (size_t)n * inputs, inputs / 4, sums);
       if (kind == GELU) {
         row_of_tile step = load_row(active->scale + n);
-        int32_t *word = (int32_t *)((uint8_t *)to + (size_t)begin * by->outputs) + n / 4 * height;
-        for (int row = 0; row < height; row++, word++) {
+        bytes *read = (bytes *)((uint8_t *)to + (size_t)begin * by->outputs) + n / LANES * height;
+        for (int row = 0; row < height; row++, read++) {
           row_of_tile value = scaled(sums, row, scale, bias);
-          put_bytes(word, height, as_unsigned(mul_add(gelu(value.low), step.low, all(active->zero))));
-          put_bytes(word + 4 * height, height, as_unsigned(mul_add(gelu(value.high), step.high, all(active->zero))));
+          store_bytes(read, as_unsigned(mul_add(gelu(value.low), step.low, all(active->zero))));
+          store_bytes(read + height, as_unsigned(mul_add(gelu(value.high), step.high, all(active->zero))));
         }
       } else {
         float *values = (float *)to + (size_t)begin * stride + n;

@@ -5,21 +5,21 @@
 #include "team.h"
 #include "tiles.h"
 
-/* Where a row lies in packed rows: its first word, and how many rows its tile has. */
+/* Where a row lies in packed rows: its first 16 bytes, and how far the next ones are. */
 typedef struct {
-  int32_t *word;
+  bytes *first;
   int stride;
 } place;
 
 INLINE place place_of(uint8_t *packed, int rows, int width, int row) {
   int tiles = tiles_for(rows), tile = (int)((((int64_t)row + 1) * tiles - 1) / rows);
   int begin = first_row(rows, tiles, tile), end = first_row(rows, tiles, tile + 1);
-  place found = {(int32_t *)(packed + (size_t)begin * width) + (row - begin), end - begin};
+  place found = {(bytes *)(packed + (size_t)begin * width) + (row - begin), end - begin};
   return found;
 }
 
 /* Quantise 16 numbers of a row, from its `k`-th on. */
-INLINE void put(place to, int k, floats value) { put_bytes(to.word + k / 4 * to.stride, to.stride, as_unsigned(value)); }
+INLINE void put(place to, int k, floats value) { store_bytes(to.first + k / LANES * to.stride, as_unsigned(value)); }
 
 /* Quantise rows of `width` numbers, `stride` apart, as packed rows. */
 static void quantise(const float *from, int rows, int width, int stride, const quantiser *by, uint8_t *to) {

@@ -38,6 +38,7 @@ INLINE bytes as_unsigned(floats a) {
 }
 /* The same as -128 to 127. */
 INLINE bytes as_signed(floats a) { return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a)); }
+INLINE void store_bytes(bytes *to, bytes value) { _mm_storeu_si128(to, value); }
 INLINE floats from_signed(const int8_t *from) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const bytes *)from)));
 }
