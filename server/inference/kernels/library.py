@@ -172,7 +172,9 @@ class Network:
         if not texts:
             raise ValueError("a batch has at least one text")
         crew = crew_of(self._library, threads) if threads > 1 else None
-        ids = np.ascontiguousarray(np.concatenate(texts), np.int64)
+        # A lone text is short of time: to join it with nothing would take longer than a layer's norms.
+        joined = texts[0] if len(texts) == 1 else np.concatenate(texts)
+        ids = np.ascontiguousarray(joined, np.int64)
         lengths = np.array([len(each) for each in texts], np.int32)
         vectors = np.empty((len(texts), self.width), np.float32)
         places = (each.ctypes.data for each in (ids, lengths))

@@ -31,13 +31,14 @@ INLINE ints load_ints(const int32_t *from) { return _mm512_loadu_si512(from); }
 INLINE void store_ints(int32_t *to, ints value) { _mm512_storeu_si512(to, value); }
 INLINE floats as_floats(ints a) { return _mm512_cvtepi32_ps(a); }
 
-/* The nearest whole numbers, ties to even, as 0 to 255; subtle: what is no number becomes 0. */
+/* The nearest whole numbers, ties to even, as 0 to 255; what is no number becomes 0. */
 INLINE bytes as_unsigned(floats a) {
-  ints whole = _mm512_max_epi32(_mm512_cvtps_epi32(a), _mm512_setzero_si512());
-  return _mm512_cvtusepi32_epi8(whole);
+  return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(least(greatest(a, all(0)), all(255))));
 }
 /* The same as -128 to 127. */
-INLINE bytes as_signed(floats a) { return _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a)); }
+INLINE bytes as_signed(floats a) {
+  return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(least(greatest(a, all(-128)), all(127))));
+}
 INLINE void store_bytes(bytes *to, bytes value) { _mm_storeu_si128(to, value); }
 INLINE floats from_signed(const int8_t *from) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const bytes *)from)));
