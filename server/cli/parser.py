@@ -227,6 +227,8 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
     )
     new.add_argument(
         "--collections",
+        # Not where the setting of this name would be.
+        dest="allowed",
         metavar="NAMES",
         help=words(
             "collections that the key may use, with commas; {example} is every name that begins so"

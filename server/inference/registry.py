@@ -333,7 +333,8 @@ def opened(config: Config, served: Sequence[Model] = ()) -> list[Model]:
     for model in models:
         if model in served:
             continue
-        log.info("%s: %s", model.name, model.computed_by_words.english)
+        # A server says it (`cli/commands/serve`), and a command has other things to say.
+        log.debug("%s: %s", model.name, model.computed_by_words.english)
         if not model.computes_the_same:
             measure = model.comparison.measure
             log.warning(OTHER_RESULTS, model.name, measure, model.self_test_agreement)

@@ -91,7 +91,7 @@ def test_what_changes_documents_needs_write_and_what_deletes_collections_admin()
     # An operation without collections cannot need a scope of them.
     for title, scope in needs.items():
         of_documents = re.search(
-            "/(collections|documents|files|search|stats|reindex|metadata|map|rename|aliases|backup|restore|words)",
+            "/(collections|documents|files|search|stats|reindex|metadata|map|rename|aliases|backup|restore|words|outbox|transfer)",
             title,
         )
         assert bool(of_documents) == (scope in ("search", "write", "admin")), title

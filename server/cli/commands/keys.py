@@ -24,7 +24,7 @@ def new(given: Invocation) -> int:
     arguments, terminal = given.arguments, given.terminal
     quota = Quota(arguments.requests_per_minute, arguments.tokens_per_minute)
     secret, key = new_key(
-        arguments.name, arguments.scopes, arguments.expires, quota, arguments.collections
+        arguments.name, arguments.scopes, arguments.expires, quota, arguments.allowed
     )
     add_key(_file(given), key)
     terminal.out.write(f"{secret}\n")

@@ -64,6 +64,8 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     allow_all()
     databases = connections_of(config, given.variables)
     models = opened(config)
+    for model in models:
+        log.info("%s: %s", model.name, model.computed_by_words.english)
     workers = WorkerPool(config)
     # The app closes the folder when it ends; this closes it if the app cannot start.
     with contextlib.ExitStack() as stack:
@@ -77,7 +79,7 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
             else create_app(models, config, folder, workers.pages, databases)
         )
         # The app may free the models; a reference here would keep them.
-        del models
+        del models, model
         if config.workers > 1 and app.access.has_quotas:
             log.warning(QUOTAS, config.workers)
 

@@ -279,10 +279,16 @@ def option_flags(parser: Parser, terminal: Terminal) -> None:
     for each in OPTIONS:
         about = terminal.words(each.about)
         if each.parse is None:
-            parser.add_argument(f"--{each.name}", action="store_const", const=True, help=about)
+            parser.add_argument(
+                f"--{each.name}", dest=_place(each), action="store_const", const=True, help=about
+            )
         else:
             parser.add_argument(
-                f"--{each.name}", metavar=each.metavar, type=each.parse(terminal), help=about
+                f"--{each.name}",
+                dest=_place(each),
+                metavar=each.metavar,
+                type=each.parse(terminal),
+                help=about,
             )
 
 
@@ -290,10 +296,15 @@ def given_options(arguments: argparse.Namespace) -> Json:
     """Return the options that flags have given, as keys of a request."""
     found: Json = {}
     for each in OPTIONS:
-        value = getattr(arguments, each.name.replace("-", "_"))
+        value = getattr(arguments, _place(each))
         if value is not None:
             found = with_option(found, each.path, value)
     return found
+
+
+def _place(option: Option) -> str:
+    """Return where the parser keeps a flag: not where a setting of the same name would be."""
+    return f"search_option {option.name}"
 
 
 def with_option(options: Mapping[str, Any], path: Sequence[str], value: object) -> Json:

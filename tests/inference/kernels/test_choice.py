@@ -138,7 +138,7 @@ def test_amx_is_measured_against_them(cls_artifact: Path, monkeypatch: pytest.Mo
 def test_log_says_what_computes_each_model_once(
     cls_artifact: Path, toy_artifact: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.DEBUG, "server.inference.registry")
     places = ModelPlaces([ModelPlace(cls_artifact, "known"), ModelPlace(toy_artifact, "toy")])
     config = Config(model=places)
     served = registry.opened(config)
