@@ -19,11 +19,11 @@ def configured(
     own = free_port()
     text = "\n".join(examples)
     local = {
+        **words,
         "listen 443": f"listen 127.0.0.1:{own}",
         "/etc/nginx/inkwell.": f"{certificate}.",
         "/var/log/nginx/inkwell.log": str(folder / "access.log"),
         "/run/inkwell-": f"{folder}/memory-",
-        **words,
     }
     for word, instead in local.items():
         assert word in text, word
