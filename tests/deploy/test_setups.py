@@ -52,7 +52,7 @@ def test_the_server_takes_every_setting_and_only_nodes_keep_nothing() -> None:
 def test_the_supervisor_waits_until_a_node_has_drained_and_finished() -> None:
     text = (SETUPS / "nodes" / "network.conf").read_text(encoding="utf-8")
     [limit] = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.M)
-    for name in ("nodes/node.toml", "vector-database/server.toml"):
+    for name in ("nodes/node.toml", "nodes/server.toml", "vector-database/server.toml"):
         config = settings(name)
         assert config.drain_s + LAST_REQUEST_S + config.shutdown_s <= int(limit)
 
@@ -88,6 +88,27 @@ def test_systemd_reads_the_units_without_a_complaint(name: str, tmp_path: Path) 
         text=True,
         timeout=60,
     )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_systemd_takes_the_additions_to_the_unit(tmp_path: Path) -> None:
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not installed")
+    unit, additions = tmp_path / "inkwell.service", tmp_path / "inkwell.service.d"
+    additions.mkdir()
+    shutil.copy(ROOT / "deploy" / "inkwell.service", unit)
+    for each in ("nodes/network.conf", "vector-database/python.conf"):
+        text = (SETUPS / each).read_text(encoding="utf-8")
+        text = text.replace("/opt/inkwell-databases/bin/python", sys.executable)
+        (additions / Path(each).name).write_text(text)
+    done = subprocess.run(
+        [tool, "--no-pager", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    # A command of the unit itself that is not there is no finding where an addition replaces it.
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 

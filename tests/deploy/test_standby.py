@@ -78,7 +78,7 @@ def pair(toy_artifact: Path, tmp_path: Path) -> Iterator[Pair]:
     for folder in folders:
         folder.mkdir()
     with (
-        serving(toy_artifact, folders[0], "--keys", str(keys)) as primary,
+        serving(toy_artifact, folders[0], "--keys", str(keys), "--drain-s", "2") as primary,
         serving(toy_artifact, folders[1], "--keys", str(keys)) as standby,
     ):
         yield Pair(primary, standby, tmp_path, secret)
@@ -138,39 +138,61 @@ def test_a_primary_that_is_away_is_reported_and_changes_nothing(pair: Pair) -> N
     assert len(pair.ids(pair.standby)) == 3
 
 
-def test_searches_go_on_and_writes_wait_while_the_primary_is_away(
-    pair: Pair, certificate: Path
-) -> None:
-    with pair.asked(pair.primary) as client:
-        store(client, range(3))
-    assert pair.copy().returncode == 0
+@contextlib.contextmanager
+def proxied(pair: Pair, certificate: Path) -> Iterator[httpx.Client]:
+    """A client of nginx in front of both."""
     servers = {"10.0.0.21:8000": pair.primary.port, "10.0.0.22:8000": pair.standby.port}
     words = {address: f"127.0.0.1:{port}" for address, port in servers.items()}
     words[r"10\.0\.0\.22:8000"] = rf"127\.0\.0\.1:{pair.standby.port}"
-    document = {"documents": [{"id": "new", "text": TEXTS[3]}]}
-    search = {"query": TEXTS[1], "top_k": 1}
     with configured([EXAMPLE], words, pair.folder / "nginx", certificate) as url:
         trust = ssl.create_default_context(cafile=f"{certificate}.crt")
         head = {"authorization": f"Bearer {pair.secret}"}
         with httpx.Client(
             base_url=url, verify=trust, headers=head, timeout=PATIENCE_S, trust_env=False
         ) as client:
-            assert client.post("/collections/laws/documents", json=document).status_code == 200
-            found = client.post("/collections/laws/search", json=search)
-            assert found.json()["hits"][0]["id"] == "1"
-            assert "x-inkwell-standby" not in found.headers
+            yield client
 
-            os.killpg(pair.primary.process.pid, signal.SIGKILL)
-            pair.primary.process.wait()
-            for _ in range(3):
-                found = client.post("/collections/laws/search", json=search)
-                assert (found.status_code, found.json()["hits"][0]["id"]) == (200, "1")
-                assert found.headers["x-inkwell-standby"] == "yes"
-                assert client.post("/embed", json={"texts": [TEXTS[0]]}).status_code == 200
-                refused = client.post("/collections/laws/documents", json=document)
-                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
-                assert refused.headers["retry-after"] == "5"
+
+def test_searches_go_on_and_writes_wait_while_the_primary_is_away(
+    pair: Pair, certificate: Path
+) -> None:
+    with pair.asked(pair.primary) as client:
+        store(client, range(3))
+    assert pair.copy().returncode == 0
+    document = {"documents": [{"id": "new", "text": TEXTS[3]}]}
+    search = {"query": TEXTS[1], "top_k": 1}
+    with proxied(pair, certificate) as client:
+        assert client.post("/collections/laws/documents", json=document).status_code == 200
+        found = client.post("/collections/laws/search", json=search)
+        assert found.json()["hits"][0]["id"] == "1"
+        assert "x-inkwell-standby" not in found.headers
+
+        os.killpg(pair.primary.process.pid, signal.SIGKILL)
+        pair.primary.process.wait()
+        for _ in range(3):
+            found = client.post("/collections/laws/search", json=search)
+            assert (found.status_code, found.json()["hits"][0]["id"]) == (200, "1")
+            assert found.headers["x-inkwell-standby"] == "yes"
+            assert client.post("/embed", json={"texts": [TEXTS[0]]}).status_code == 200
+            refused = client.post("/collections/laws/documents", json=document)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+            assert refused.headers["retry-after"] == "5"
     assert pair.ids(pair.standby) == ["0", "1", "2"], "no write reached the standby"
+
+
+def test_no_search_fails_while_the_primary_stops(pair: Pair, certificate: Path) -> None:
+    with pair.asked(pair.primary) as client:
+        store(client, range(3))
+    assert pair.copy().returncode == 0
+    search = {"query": TEXTS[1], "top_k": 1}
+    with proxied(pair, certificate) as client:
+        pair.primary.process.send_signal(signal.SIGTERM)
+        by_standby = 0
+        while by_standby < 20:
+            found = client.post("/collections/laws/search", json=search)
+            assert (found.status_code, found.json()["hits"][0]["id"]) == (200, "1")
+            by_standby += found.headers.get("x-inkwell-standby") == "yes"
+    assert pair.primary.wait() == 0
 
 
 # --- without servers ------------------------------------------------------------------------------
