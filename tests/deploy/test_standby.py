@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deploy.setups.standby.standby import COPY, ELSEWHERE, SHRUNK, UNCHANGED, decide, mark
+from deploy.setups.standby.standby import COPY, ELSEWHERE, SHRUNK, UNCHANGED, decide, main, mark
 from server.app import collection_operations, model_operations
 from server.auth.keys import add_key, new_key
 from server.config import Config
@@ -95,6 +95,7 @@ def test_the_standby_gets_what_has_changed_and_keeps_what_the_primary_lost(pair:
     with pair.asked(pair.primary) as client:
         store(client, range(30))
         store(client, range(2), "法律.2")
+        store(client, range(1), "-x")
         words = {"synonyms": [["AI", "人工智能"]]}
         client.put("/collections/laws/words", json=words).raise_for_status()
         client.put("/aliases/current", json={"collection": "laws"}).raise_for_status()
@@ -105,7 +106,9 @@ def test_the_standby_gets_what_has_changed_and_keeps_what_the_primary_lost(pair:
         assert len(pair.ids(pair.standby, "法律.2")) == 2
         with pair.asked(pair.standby) as there:
             assert there.get("/collections/current/words").json()["synonyms"] == words["synonyms"]
+        assert pair.ids(pair.standby, "-x") == ["0"]
         assert (pair.folder / "copies").stat().st_mode & 0o777 == 0o700
+        assert not list((pair.folder / "copies").glob("*.backup*")), "restored ones are removed"
 
         again = pair.copy()
         assert again.returncode == 0 and ": copy" not in again.stderr, again.stderr
@@ -124,6 +127,18 @@ def test_the_standby_gets_what_has_changed_and_keeps_what_the_primary_lost(pair:
         assert "法律.2: the primary does not have it any more" in lost.stderr
         assert len(pair.ids(pair.standby)) == 31
         assert pair.secret not in first.stderr + lost.stderr
+
+
+def test_a_setting_that_is_missing_or_wrong_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main({"PRIMARY": "http://127.0.0.1:1", "FOLDER": str(tmp_path)}) == 1
+    assert "STANDBY is not set" in caplog.text
+    given = {"PRIMARY": "here", "STANDBY": "there", "FOLDER": str(tmp_path)}
+    assert main({**given, "KEY_FILE": str(tmp_path / "none")}) == 1
+    assert str(tmp_path / "none") in caplog.text
+    assert main(given) == 1
+    assert "PRIMARY 'here' is not an address" in caplog.text
 
 
 def test_a_primary_that_is_away_is_reported_and_changes_nothing(pair: Pair) -> None:

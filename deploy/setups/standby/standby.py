@@ -1,7 +1,8 @@
 """Copies every collection and alias of a server to a warm standby, over HTTP; it runs on a timer, on the standby.
 
 Its settings are variables. PRIMARY, STANDBY: addresses of the two servers. KEY_FILE: a file with a key that both know,
-of the scopes search and admin; empty where they have no keys. FOLDER: where the last copy of each collection is kept.
+of the scopes search and admin; empty where they have no keys. FOLDER: for a copy until it is restored, and for what
+was copied when.
 
 A standby is of use when the primary has lost something, so what is lost there is not taken over: a collection that the
 primary no longer has stays, and one that has shrunk to less than half is not replaced. Both are reported, and a person
@@ -15,12 +16,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 Json = Mapping[str, Any]
 SECONDS = 30.0
@@ -35,6 +35,13 @@ log = logging.getLogger("standby")
 
 class Failed(Exception):
     """Raised when a server or a command refuses something; the message says what and why."""
+
+
+class _Staying(HTTPRedirectHandler):
+    """Follows no redirect: the key is for the named server only."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,12 @@ class Server:
         return self.get(f"/collections/{quote(name)}")
 
     def names(self) -> list[str]:
-        return [each["name"] for each in self.get("/collections")["collections"]]
+        """Return the names of its collections; raises Failed for one that could lead out of a folder."""
+        found = [str(each["name"]) for each in self.get("/collections")["collections"]]
+        for name in found:
+            if "/" in name or name.startswith(".") or not name.isprintable():
+                raise Failed(f"{self.url} has a collection {name!r}, which no server gives to one")
+        return found
 
     def aliases(self) -> dict[str, str]:
         return {each["alias"]: each["collection"] for each in self.get("/aliases")["aliases"]}
@@ -67,14 +79,12 @@ class Server:
         request = Request(self.url.rstrip("/") + path, body, head, method=method)
         try:
             # Not over a proxy of the environment: the key and the names are nobody else's.
-            with build_opener(ProxyHandler({})).open(request, timeout=SECONDS) as answer:
+            with build_opener(ProxyHandler({}), _Staying).open(request, timeout=SECONDS) as answer:
                 found: Json = json.loads(answer.read(MAX_ANSWER_BYTES))
                 return found
         except HTTPError as error:
             said = error.read(1000).decode("utf-8", "replace")
-            raise Failed(
-                f"{method} {path} of {self.url}: {HTTPStatus(error.code)} {said}"
-            ) from None
+            raise Failed(f"{method} {path} of {self.url}: {error.code} {said}") from None
         except (URLError, OSError, ValueError) as error:
             raise Failed(f"{method} {path} of {self.url}: {error}") from None
 
@@ -129,7 +139,7 @@ def _copy(
 ) -> bool:
     here = primary.stats(name)
     file, note = folder / f"{name}.backup", folder / f"{name}.json"
-    last = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    last = _last(note)
     there = standby.stats(name) if is_there else None
     decision = decide(here, there, last)
     if decision == SHRUNK:
@@ -142,13 +152,25 @@ def _copy(
         return False
     if decision == COPY:
         keyed = ["--key-file", key_file] if key_file else []
-        # The file has its name only when all of it has come.
-        _run("backup", name, str(file), "--url", primary.url, *keyed)
-        told = ("--collection", name, "--force", "--url", standby.url, *keyed)
-        _run("restore", str(file), *told)
+        # The file has its name only when all of it has come. A name may begin with a hyphen.
+        _run("backup", "--url", primary.url, *keyed, "--", name, str(file))
+        try:
+            told = (f"--collection={name}", "--force", "--url", standby.url)
+            _run("restore", *told, *keyed, "--", str(file))
+        finally:
+            file.unlink()
         note.write_text(json.dumps(mark(here)), encoding="utf-8")
     log.info("%s: %s, %d documents", name, decision, here["documents"])
     return True
+
+
+def _last(note: Path) -> Json | None:
+    """Return what was noted at the last copy; None where nothing was, or a kill cut it off."""
+    try:
+        found: Json = json.loads(note.read_text(encoding="utf-8"))
+        return found
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _run(*arguments: str) -> None:
@@ -159,20 +181,27 @@ def _run(*arguments: str) -> None:
         raise Failed(done.stderr.strip())
 
 
-def main() -> int:
+def main(environ: Mapping[str, str]) -> int:
     """Return 0 if the standby has everything that the primary has."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    environ = os.environ
-    folder, key_file = Path(environ["FOLDER"]), environ.get("KEY_FILE", "")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = Path(key_file).read_text(encoding="ascii").strip() if key_file else ""
-    primary, standby = Server(environ["PRIMARY"], key), Server(environ["STANDBY"], key)
     try:
+        for name in ("PRIMARY", "STANDBY", "FOLDER"):
+            if not environ.get(name):
+                raise Failed(f"{name} is not set; see standby.env")
+        folder, key_file = Path(environ["FOLDER"]), environ.get("KEY_FILE", "")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = Path(key_file).read_text(encoding="ascii").strip() if key_file else ""
+        for name in ("PRIMARY", "STANDBY"):
+            if not environ[name].startswith(("http://", "https://")):
+                raise Failed(
+                    f"{name} {environ[name]!r} is not an address such as http://10.0.0.21:8000"
+                )
+        primary, standby = Server(environ["PRIMARY"], key), Server(environ["STANDBY"], key)
         return 0 if copy_all(primary, standby, folder, key_file) else 1
-    except Failed as error:
+    except (Failed, OSError, UnicodeDecodeError) as error:
         log.error("%s", error)
         return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(os.environ))
