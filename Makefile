@@ -171,7 +171,7 @@ test-mcp: dev install-mcp ## ask the MCP server with the official client, over b
 # Three minutes at most.
 test-databases: dev install-databases ## run the suite that every vector database passes, on real ones (with slow forms too: ARGS="-m 'slow or not slow'")
 	$(call pip,--no-deps --require-hashes -r locks/databases-dev.txt)
-	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(wildcard tests/databases tests/collections/external) $(ARGS)
+	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(wildcard tests/databases tests/collections/external tests/deploy/test_setups.py) $(ARGS)
 
 # The cluster of the tests is on this machine; a killed run is a minute of the four.
 test-bulk: dev install-bulk artifact ## embed a corpus on Dask, with processes that are killed, and load it into a server

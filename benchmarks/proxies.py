@@ -47,22 +47,30 @@ def nginx(nodes: Sequence[int], folder: Path, certificate: str = "") -> Iterator
     example = _replaced(example, r"listen 443 ssl;", f"listen 127.0.0.1:{port}{tls};")
     example = _replaced(example, r"/var/log/nginx/inkwell.log", str(folder / "access.log"))
     example = _replaced(example, r"/run/inkwell-", f"{folder}/memory-")
+    example = _replaced(example, r"/etc/nginx/inkwell\.d/", f"{folder}/inkwell.d/")
     example = (
-        _replaced(example, r"/etc/nginx/inkwell", certificate)
+        _replaced(example, r"/etc/nginx/inkwell(?=\.crt|\.key)", certificate)
         if certificate
         else _replaced(example, r"(?m)^ *ssl_.*\n", "")
     )
+    with nginx_with(example, folder, port) as pid:
+        yield Front(port, pid)
+
+
+@contextlib.contextmanager
+def nginx_with(text: str, folder: Path, port: int) -> Iterator[int]:
+    """One process of nginx with these lines of `http`, which listen on the port; yields its id."""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {folder / kind};\n" for kind in kinds)
     path = folder / "nginx.conf"
     path.write_text(
         f"daemon off;\nmaster_process off;\npid {folder / 'pid'};\nerror_log {folder / 'error.log'};\n"
-        f"events {{ worker_connections 4096; }}\nhttp {{\n{temporary}{example}}}\n",
+        f"events {{ worker_connections 4096; }}\nhttp {{\n{temporary}{text}}}\n",
         encoding="utf-8",
     )
     arguments = ["-p", str(folder), "-c", str(path), "-e", str(folder / "error.log")]
     with _running(_program("nginx"), arguments, port, folder / "error.log") as pid:
-        yield Front(port, pid)
+        yield pid
 
 
 @contextlib.contextmanager

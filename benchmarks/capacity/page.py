@@ -1,4 +1,4 @@
-"""The tables and the plot of docs/*/how-to/size-machines.md, computed from stored lines.
+"""The tables and the plot of docs/*/how-to/size-machines.md, and what the command answers on other pages.
 
     python -m benchmarks.capacity.page           # print them
     python -m benchmarks.capacity.page --write   # put them into the pages of both languages
@@ -40,6 +40,8 @@ from server.system.output import until_reader_leaves
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = tuple(DOCS / language / "how-to/size-machines.md" for language in ("en", "zh"))
+# They show answers of the command, and none of the tables.
+CITING = tuple(DOCS / language / "how-to/beyond-one-machine.md" for language in ("en", "zh"))
 PLOT = DOCS / "images/capacity-memory.svg"
 # A call of the command, and the block behind it.
 CALL = re.compile(r"(benchmarks\.capacity (.*)\n```\n```\n)(?:.*\n)*?```")
@@ -240,6 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for page in PAGES:
         text = written(page.read_text(encoding="utf-8"), rows)
         page.write_text(answered(text), encoding="utf-8")
+    for page in CITING:
+        page.write_text(answered(page.read_text(encoding="utf-8")), encoding="utf-8")
     PLOT.write_bytes(plot())
 
 

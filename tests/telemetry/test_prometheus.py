@@ -44,6 +44,7 @@ def test_rules_and_the_example_are_valid() -> None:
 # --- when alerts fire -----------------------------------------------------------------------------
 
 LAWS, OTHERS = 'collection="laws"', 'collection="(others)"'
+MAIN = 'database="main"'
 STEADY = "0+60x200"
 # A minute apart, in Prometheus' notation: a value and how often it follows.
 WELL: Mapping[tuple[str, str], str] = {
@@ -74,6 +75,10 @@ WELL: Mapping[tuple[str, str], str] = {
     ("inkwell_key_expiry_timestamp_seconds", ""): "+Inf",
     ("inkwell_certificate_expiry_timestamp_seconds", ""): "+Inf",
     ("inkwell_audit_lost_lines_total", ""): "0x200",
+    ("inkwell_vector_database_up", MAIN): "1x200",
+    # A database that is away for a minute now and then, as while it is updated.
+    ("inkwell_outbox_oldest_seconds", MAIN): "0 30 0x200",
+    ("inkwell_outbox_refused", MAIN): "0x200",
 }
 # For each alert: the minutes until it fires, and the series that differ.
 GONE_WRONG: Mapping[str, tuple[int, Mapping[tuple[str, str], str]]] = {
@@ -98,6 +103,9 @@ GONE_WRONG: Mapping[str, tuple[int, Mapping[tuple[str, str], str]]] = {
         {("inkwell_certificate_expiry_timestamp_seconds", ""): "1e6x200"},
     ),
     "InkwellAuditLost": (5, {("inkwell_audit_lost_lines_total", ""): "0 0 3x200"}),
+    "InkwellDatabaseAway": (3, {("inkwell_vector_database_up", MAIN): "0x200"}),
+    "InkwellOutboxOld": (11, {("inkwell_outbox_oldest_seconds", MAIN): "0+60x200"}),
+    "InkwellOutboxRefused": (2, {("inkwell_outbox_refused", MAIN): "1x200"}),
 }
 
 

@@ -24,6 +24,13 @@ def test_pages_show_the_tables_and_answers_of_today(path: Path, rows: dict[str, 
     assert len(page.CALL.findall(text)) == 3
 
 
+@pytest.mark.parametrize("path", page.CITING, ids=["en", "zh"])
+def test_pages_that_cite_the_command_show_its_answers_of_today(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert page.answered(text) == text, "run: python -m benchmarks.capacity.page --write"
+    assert len(page.CALL.findall(text)) == 3
+
+
 def test_plot_is_the_one_of_today_and_has_every_store() -> None:
     drawn = page.plot()
     assert page.PLOT.read_bytes() == drawn

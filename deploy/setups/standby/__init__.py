@@ -1,0 +1,1 @@
+"""One server, and a warm second one."""
