@@ -15,6 +15,7 @@ from server.clock import now
 from server.collections import read_cost
 from server.collections.document_limits import check_all_paths
 from server.collections.external import reading, searching
+from server.collections.external.abilities import check_words
 from server.collections.external.connection import Connection
 from server.collections.external.contact import Contact
 from server.collections.external.delivery import Delivery
@@ -40,6 +41,7 @@ from server.errors import (
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.filters.tree import Filter
+from server.store.lexical import ask
 from server.store.reading.parts import Parts
 from server.store.records import Document, Info
 from server.store.search import Hit, Query
@@ -261,10 +263,18 @@ class ExternalCollection:
                     f"{len(found)} of {len(queries)} queries took the {self._shared.query_s:g} s of --query-s;"
                     " send fewer queries at once"
                 )
-            found.append(await self._ask(partial(_searched, query=query)))
+            found.append(await self._ask(partial(self._searched, query=query)))
         self._shared.metrics.search_seconds.observe((ended := now()) - started)
         spans.note("search", started, ended)
         return found
+
+    def _searched(self, database: VectorDatabase, info: Info, query: Query) -> list[Hit]:
+        """Search on a thread; raises InvalidRequest for a query with phrases or exclusions."""
+        if query.words is None or query.mode == "dense":
+            return searching.search(database, info, query, ())
+        asked = ask(query.words)
+        check_words(self.name, self.database, asked)
+        return searching.search(database, info, query, asked.terms)
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -377,10 +387,6 @@ class ExternalCollection:
     def _check_there(self) -> None:
         if self.gone:
             raise CollectionNotFound(f"there is no collection {self.name!r} any more")
-
-
-def _searched(database: VectorDatabase, info: Info, query: Query) -> list[Hit]:
-    return searching.search(database, info, query)
 
 
 def _digests(documents: Sequence[Document], parts: Mapping[str, Parts]) -> dict[str, str]:
