@@ -347,9 +347,7 @@ class ExternalCollection:
     async def set_aside(self) -> str | None:
         """Set the refused write aside and send what waits behind it; returns its document's id, None for none."""
         self._check_there()
-        id = await uninterrupted(self.outbox.set_aside)
-        self.delivery.retry()
-        return id
+        return await self.delivery.set_aside()
 
     async def writes_aside(self, limit: int) -> list[Aside]:
         """Return writes that were set aside, oldest first."""

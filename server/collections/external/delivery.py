@@ -40,6 +40,8 @@ class Delivery:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._woken = asyncio.Event()
         self._stopped = False
+        # Held while the head of the outbox is sent: nothing else may change it then.
+        self._sending = asyncio.Lock()
         self.counts: Counter[str] = Counter()
         self._task = asyncio.ensure_future(self._run())
 
@@ -60,6 +62,16 @@ class Delivery:
         """Try a refused write again."""
         self._most, self._stopped = MOST, False
         self._woken.set()
+
+    async def set_aside(self) -> str | None:
+        """Set the refused write aside and send what waits behind it; returns its document's id, None for none.
+
+        A call to the database that runs is waited for: it may be taking this write at last.
+        """
+        async with self._sending:
+            id = await uninterrupted(self._outbox.set_aside)
+            self.retry()
+        return id
 
     async def close(self) -> None:
         """Stop; a call to the database that runs is waited for."""
@@ -93,10 +105,11 @@ class Delivery:
 
     async def _send_or_stop(self) -> None:
         """Send the next writes; stop where one of them can never be sent. Raises DatabaseAway."""
-        try:
-            await self._send()
-        except (DatabaseRefused, CallerError, StoreDamaged) as error:
-            await self._refused(error)
+        async with self._sending:
+            try:
+                await self._send()
+            except (DatabaseRefused, CallerError, StoreDamaged) as error:
+                await self._refused(error)
 
     async def _send(self) -> None:
         """Send the next writes. Raises what the database raises."""
@@ -125,9 +138,10 @@ class Delivery:
             # One of several is at fault; those before it are sent.
             self._most = ALONE
             return
+        # First: a stop that no disk has would show nobody what to do.
+        await uninterrupted(lambda: self._outbox.note_refusal(error.message))
         self._stopped = True
         self._let_go()
-        await uninterrupted(lambda: self._outbox.note_refusal(error.message))
         log.error(
             "a write to %s is refused, and what follows waits behind it: %s",
             self._name,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from server.clock import now
 from server.collections.external import connection as connection_module
 from server.collections.external.collection import ExternalCollection
 from server.collections.external.connection import Connection
@@ -215,6 +216,72 @@ def test_database_that_hangs_takes_no_more_than_its_threads(
         await until(lambda: not far.waiting.writes)
 
     run(test, toy_model, tmp_path, query_s=1)
+
+
+def test_call_that_no_thread_has_begun_is_not_made_after_its_answer(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+
+    def hang(name: str, arguments: Sequence[Any]) -> None:
+        assert let_go.wait(20)
+
+    monkeypatch.setattr(connection_module, "READERS", 1)
+
+    async def test(registry: CollectionRegistry, database: Faulty) -> None:
+        far = await made(registry)
+        await far.add(documents("a"))
+        database.fault = hang
+        try:
+            counting = asyncio.ensure_future(far.count())
+            await until(lambda: database.calls[-1] == "count")
+            with pytest.raises(DatabaseAway, match="it did not answer in 1 s"):
+                await registry.remove("far")
+            with pytest.raises(DatabaseAway):
+                await counting
+        finally:
+            let_go.set()
+        database.fault = well
+        far = registry.external.all()[0]
+        # What is acknowledged after the failed removal stays.
+        await until(lambda: not registry.external.connections["main"].circuit.wait_s(now()))
+        assert await far.add(documents("b")) == (1, False)
+        assert await far.count() == 2
+        assert "drop" not in database.calls
+
+    run(test, toy_model, tmp_path, query_s=1)
+
+
+def test_write_that_is_being_sent_is_not_set_aside(toy_model: Model, tmp_path: Path) -> None:
+    let_go = threading.Event()
+
+    def refuse(name: str, arguments: Sequence[Any]) -> None:
+        if name == "put":
+            raise DatabaseRefused("500: no room")
+
+    def hang(name: str, arguments: Sequence[Any]) -> None:
+        if name == "put":
+            assert let_go.wait(20)
+
+    async def test(registry: CollectionRegistry, database: Faulty) -> None:
+        far = await made(registry)
+        database.fault = refuse
+        await far.add(documents("a", "b", "c"))
+        await until(lambda: far.outbox.refusal is not None)
+        database.fault, n_calls = hang, len(database.calls)
+        await far.retry()
+        await until(lambda: "put" in database.calls[n_calls:])
+        setting_aside = asyncio.ensure_future(far.set_aside())
+        await asyncio.sleep(0.2)
+        let_go.set()
+        # It was taken at last.
+        assert await setting_aside is None
+        await until(lambda: not far.waiting.writes)
+        assert await far.count() == 3
+        assert await far.writes_aside(10) == []
+        assert await far.add(documents("d")) == (1, False)
+
+    run(test, toy_model, tmp_path)
 
 
 def test_collection_that_is_there_is_attached(toy_model: Model, tmp_path: Path) -> None:
