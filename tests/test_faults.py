@@ -158,6 +158,9 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_database_that_was_away_gets_every_write_in_order",
         "test_database_that_hangs_takes_no_more_than_its_threads",
     ),
+    "it is busy with a collection, or has no room": (
+        "test_collection_that_the_database_is_busy_with_leaves_the_others_alone",
+    ),
     "it comes back": ("test_database_that_comes_back_is_found_again",),
     "the server or the database is killed with writes on their way": (
         "test_nothing_acknowledged_is_lost_whoever_is_killed",

@@ -76,9 +76,14 @@ def check_search(
 
 def check_words(name: str, database: str, asked: Asked) -> None:
     """Raise InvalidRequest for a query with phrases or exclusions, which no database here evaluates."""
-    for quotes, what in ((asked.required, "a quoted phrase"), (asked.excluded, "a minus that excludes")):
+    for quotes, what in (
+        (asked.required, "a quoted phrase"),
+        (asked.excluded, "a minus that excludes"),
+    ):
         if quotes:
-            instead = f'leave {what} out, put it into a filter on "$text", or search in mode "dense"'
+            instead = (
+                f'leave {what} out, put it into a filter on "$text", or search in mode "dense"'
+            )
             raise refusal(name, database, f"{what} in a query", instead, "query")
 
 

@@ -15,7 +15,7 @@ from server.clock import now
 from server.collections.external.circuit import Circuit
 from server.collections.live_collection import uninterrupted
 from server.databases.database import VectorDatabase
-from server.errors import DatabaseAway, DatabaseRefused, Overloaded, RetryableError
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused, Overloaded, RetryableError
 
 T = TypeVar("T")
 Call = Callable[[VectorDatabase], T]
@@ -90,6 +90,13 @@ class Connection:
         """Return what a call returns, and note whether the database answered."""
         try:
             found = await running
+        except DatabaseBusy as error:
+            # One call that takes too long, or a lock, must not keep all others from being asked.
+            self.circuit.answered()
+            raise DatabaseBusy(
+                f"vector database {self.name!r} cannot do this now ({error.message}); try again",
+                retry_after_s=error.retry_after_s,
+            ) from error
         except DatabaseAway as error:
             self.circuit.failed(now(), error.message)
             raise self._away(error.message) from error

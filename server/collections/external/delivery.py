@@ -11,6 +11,7 @@ from collections import Counter, deque
 from contextlib import suppress
 
 from server.clock import now
+from server.collections.external.circuit import Circuit
 from server.collections.external.connection import Connection
 from server.collections.external.contact import Contact
 from server.collections.live_collection import uninterrupted
@@ -40,6 +41,8 @@ class Delivery:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._woken = asyncio.Event()
         self._stopped = False
+        # Of this collection alone: the database may be busy with it, and answer others.
+        self._circuit = Circuit()
         # Held while the head of the outbox is sent: nothing else may change it then.
         self._sending = asyncio.Lock()
         self.counts: Counter[str] = Counter()
@@ -50,7 +53,8 @@ class Delivery:
         self._woken.set()
         if number <= self._done:
             return True
-        if self._connection.is_away or self._outbox.refusal is not None:
+        is_away = self._connection.is_away or self._circuit.is_away
+        if is_away or self._outbox.refusal is not None:
             return False
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append((number, waiter))
@@ -88,11 +92,13 @@ class Delivery:
                 continue
             try:
                 await self._send_or_stop()
-            except DatabaseAway:
+            except DatabaseAway as error:
+                self._circuit.failed(now(), error.message)
                 self.counts["retries"] += 1
                 self._let_go()
                 # Not woken by further writes: they would find the same.
-                await asyncio.sleep(max(self._connection.circuit.wait_s(now()), 0.1))
+                circuit = self._connection.circuit if self._connection.is_away else self._circuit
+                await asyncio.sleep(max(circuit.wait_s(now()), 0.1))
             except Exception as error:
                 log.error("what waits for %s was not sent", self._name, exc_info=error)
                 self.counts["retries"] += 1
@@ -126,6 +132,7 @@ class Delivery:
             return batch.last, batch.size
 
         self._done, number = await self._connection.write(send)
+        self._circuit.answered()
         self.counts["delivered"] += number
         self._most = min(2 * self._most, MOST)
         while self._waiters and self._waiters[0][0] <= self._done:

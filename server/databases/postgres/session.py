@@ -16,7 +16,7 @@ from server.databases.postgres import failures
 from server.databases.postgres.encryption import Tls, is_refusal
 from server.databases.postgres.login import APPLICATION, Login
 from server.databases.postgres.tcp import connected
-from server.errors import DatabaseAway, DatabaseRefused, ServerError
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused, ServerError
 
 Value = str | int | None
 Rows = list[list[Any]]
@@ -154,7 +154,8 @@ class Session:
             case "again":
                 return Conflict(said)
             case "away":
-                return Lost(_away(said), late=False) if is_over else _away(said)
+                busy = DatabaseBusy(said, retry_after_s=RETRY_AFTER_S)
+                return Lost(_away(said), late=False) if is_over else busy
         return DatabaseRefused(said + failures.advice(state, place))
 
     def _unanswered(self, error: Exception) -> Exception:

@@ -110,7 +110,9 @@ def test_phrases_and_exclusions_are_refused_where_words_are_searched(
             body = {"query": query, "mode": mode}
             reply = await client.post("/collections/far/search", json=body)
             assert reply.status_code == 400, reply.text
-            assert "in a query is not possible in collection 'far'" in reply.json()["error"]["message"]
+            assert (
+                "in a query is not possible in collection 'far'" in reply.json()["error"]["message"]
+            )
         await posted(client, "/search", {"query": query, "mode": "dense"})
 
     over(test, toy_model, tmp_path)

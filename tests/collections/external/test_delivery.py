@@ -19,7 +19,14 @@ from server.config import Config
 from server.databases.address import opened as database_at
 from server.databases.address import parse
 from server.databases.database import Entry, VectorDatabase
-from server.errors import AlreadyExists, DatabaseAway, DatabaseRefused, OtherModel, StoreError
+from server.errors import (
+    AlreadyExists,
+    DatabaseAway,
+    DatabaseBusy,
+    DatabaseRefused,
+    OtherModel,
+    StoreError,
+)
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.filters.tree import parse as filter_of
@@ -250,6 +257,31 @@ def test_call_that_no_thread_has_begun_is_not_made_after_its_answer(
         assert "drop" not in database.calls
 
     run(test, toy_model, tmp_path, query_s=1)
+
+
+def test_collection_that_the_database_is_busy_with_leaves_the_others_alone(
+    toy_model: Model, tmp_path: Path
+) -> None:
+    def busy(name: str, arguments: Sequence[Any]) -> None:
+        if name == "put" and arguments[0].name == "inkwell_far":
+            raise DatabaseBusy("a lock was not free in time", retry_after_s=1)
+
+    async def test(registry: CollectionRegistry, database: Faulty) -> None:
+        far, other = await made(registry), await made(registry, "other")
+        database.fault = busy
+        assert await far.add(documents("a")) == (1, True)
+        for attempt in range(2):
+            await until(lambda attempt=attempt: far.delivery.counts["retries"] > attempt)  # type: ignore[misc]
+            assert await other.add(documents(str(attempt))) == (1, False)
+            assert await other.count() == attempt + 1
+            assert await far.count() == 0
+        # Longer each time, and not once for each write.
+        await far.add(documents("b"))
+        assert far.delivery.counts["retries"] == 2
+        database.fault = well
+        await until(lambda: not far.waiting.writes)
+
+    run(test, toy_model, tmp_path)
 
 
 def test_write_that_is_being_sent_is_not_set_aside(toy_model: Model, tmp_path: Path) -> None:
