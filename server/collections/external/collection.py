@@ -34,6 +34,7 @@ from server.errors import (
     AlreadyExists,
     CollectionNotFound,
     DatabaseAway,
+    DatabaseBusy,
     EmptyInput,
     InvalidRequest,
     RequestTooLarge,
@@ -167,7 +168,7 @@ class ExternalCollection:
         asked = [id for id in digests if id not in waiting]
         try:
             stored = await self._ask(lambda database, info: database.digests(info, asked))
-        except DatabaseAway:
+        except (DatabaseAway, DatabaseBusy):
             stored = {}
         return [each for each in documents if stored.get(each.id) != digests[each.id]]
 
@@ -192,7 +193,7 @@ class ExternalCollection:
         async with self._appending:
             try:
                 found = await self._there(each)
-            except DatabaseAway:
+            except (DatabaseAway, DatabaseBusy):
                 waiting = await self._waiting(each)
                 found = [id for id in each if id not in waiting or waiting[id] is not None]
             number = await self._append_removal(found)

@@ -53,7 +53,7 @@ class Connection:
             )
 
     async def read(self, call: Call[T]) -> T:
-        """Call something that asks the database; raises DatabaseAway, DatabaseRefused or Overloaded."""
+        """Call something that asks the database; raises DatabaseAway, -Busy, -Refused or Overloaded."""
         self.check()
         self._reads += 1
         waiting, running = self._begin(self._readers, call)

@@ -17,7 +17,14 @@ from server.collections.external.contact import Contact
 from server.collections.live_collection import uninterrupted
 from server.databases.database import VectorDatabase
 from server.databases.outbox import Outbox
-from server.errors import CallerError, DatabaseAway, DatabaseRefused, ServerError, StoreDamaged
+from server.errors import (
+    CallerError,
+    DatabaseAway,
+    DatabaseBusy,
+    DatabaseRefused,
+    ServerError,
+    StoreDamaged,
+)
 
 # Documents and bytes of one call, and documents after a refusal: then the one at fault is alone.
 MOST, MOST_BYTES, ALONE = 256, 8 << 20, 1
@@ -92,7 +99,7 @@ class Delivery:
                 continue
             try:
                 await self._send_or_stop()
-            except DatabaseAway as error:
+            except (DatabaseAway, DatabaseBusy) as error:
                 self._circuit.failed(now(), error.message)
                 self.counts["retries"] += 1
                 self._let_go()
@@ -110,7 +117,7 @@ class Delivery:
         return f"collection {self._outbox.record.info.name!r}"
 
     async def _send_or_stop(self) -> None:
-        """Send the next writes; stop where one of them can never be sent. Raises DatabaseAway."""
+        """Send the next writes; stop where one of them can never be sent. Raises DatabaseAway or DatabaseBusy."""
         async with self._sending:
             try:
                 await self._send()

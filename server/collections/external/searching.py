@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from server.databases.database import FoundRow, VectorDatabase
-from server.errors import DatabaseAway, DatabaseRefused
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused
 from server.store.filters.match import matches
 from server.store.filters.tree import ID, TITLE, AllOf, Filter, OneOf
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT, fuse
@@ -99,7 +99,7 @@ class _Ranking:
                 return self._weighted(depth, filter)
             assert self.vector is not None
             return self.database.by_both(self.info, self.vector, self.words, depth, filter)
-        except (DatabaseAway, DatabaseRefused) as error:
+        except (DatabaseAway, DatabaseBusy, DatabaseRefused) as error:
             # Raises again where meaning cannot be searched either.
             found = self._nearest(depth, filter)
             warning = (

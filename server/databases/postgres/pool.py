@@ -40,7 +40,7 @@ class Pool:
     def read(
         self, work: Callable[[Session], Result], settings: Mapping[str, str] | None = None
     ) -> Result:
-        """Return what `work` returns, in a transaction that reads one state; raises DatabaseAway or -Refused."""
+        """Return what `work` returns, in a transaction that reads one state; raises DatabaseAway, -Busy or -Refused."""
         return self._run(work, False, settings or {})
 
     def write(

@@ -18,7 +18,7 @@ from server.databases.postgres.encryption import context
 from server.databases.postgres.login import login
 from server.databases.postgres.pool import Pool
 from server.databases.postgres.session import GRACE_S
-from server.errors import BadSettings, DatabaseAway, DatabaseRefused
+from server.errors import BadSettings, DatabaseAway, DatabaseBusy, DatabaseRefused
 from tests.databases.postgres.conftest import address
 from tests.support.cut_connections import cutting
 from tests.support.databases import INFO, SECRET, entry
@@ -116,13 +116,13 @@ def test_a_server_without_a_free_connection_is_away(
     assert first.names() == []
 
 
-def test_a_statement_that_takes_too_long_is_away_and_its_session_goes_on(
+def test_a_statement_that_takes_too_long_ends_and_its_session_goes_on(
     server: PostgresServer,
 ) -> None:
     given = login(address(server.url(timeout_s="0.3")))
     pool = Pool(given, context(given))
     mine = pool.read(lambda session: session.rows("SELECT pg_backend_pid()"))
-    with pytest.raises(DatabaseAway, match="statement timeout"):
+    with pytest.raises(DatabaseBusy, match="statement timeout"):
         pool.read(lambda session: session.rows("SELECT pg_sleep(30)"))
     assert pool.read(lambda session: session.rows("SELECT pg_backend_pid()")) == mine
     pool.close()
