@@ -13,6 +13,7 @@ from pg8000.native import Connection
 
 from server import clock
 from server.databases.postgres import failures
+from server.databases.postgres.answers import AnswerTooLarge
 from server.databases.postgres.encryption import Tls, is_refusal
 from server.databases.postgres.login import APPLICATION, Login
 from server.databases.postgres.tcp import connected
@@ -131,6 +132,9 @@ class Session:
             if isinstance(error.__context__, DatabaseError):
                 raise self._answered(error.__context__) from None
             raise self._unanswered(error) from None
+        except AnswerTooLarge as error:
+            self.is_broken = True
+            raise DatabaseRefused(f"{self._login.place}: {error}") from None
         except Exception as error:
             # What the client cannot read comes to light as any error: a code that it does not know, half a message.
             self.is_broken = True

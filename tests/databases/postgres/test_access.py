@@ -3,8 +3,10 @@
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from server.databases.address import opened
+from server.databases.address import opened, parse
 from server.databases.database import VectorDatabase
 from server.databases.postgres.encryption import context
 from server.databases.postgres.login import login
@@ -22,6 +24,7 @@ from server.errors import BadSettings, DatabaseAway, DatabaseBusy, DatabaseRefus
 from tests.databases.postgres.conftest import address
 from tests.support.cut_connections import cutting
 from tests.support.databases import INFO, SECRET, entry
+from tests.support.network_faults import answering
 from tests.support.postgres import ADMIN, PASSWORD, PostgresServer
 
 Opening = Callable[[str], VectorDatabase]
@@ -306,4 +309,39 @@ def test_tls_is_as_strict_as_sslmode_says(
             assert proxy.n_cut == 1
         else:
             assert word in refusal(database.ping)
+        database.close()
+
+
+def test_an_answer_has_a_time_as_a_whole_and_not_only_each_of_its_bytes() -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"N" + struct.pack("!i", 1_000))
+        while True:
+            connection.sendall(b".")
+            threading.Event().wait(0.1)
+
+    with answering(drip) as (host, port):
+        database = opened(
+            parse("main", f"postgresql://me@{host}:{port}/some?timeout_s=1&sslmode=disable", {})
+        )
+        begin = time.monotonic()
+        with pytest.raises(DatabaseAway, match="does not answer: timed out"):
+            database.ping()
+        assert time.monotonic() - begin < 8.0
+        database.close()
+
+
+def test_an_answer_that_would_fill_the_memory_is_refused_by_its_head() -> None:
+    def flood(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"D" + struct.pack("!i", (1 << 31) - 1))
+        while True:
+            connection.sendall(bytes(1 << 20))
+
+    with answering(flood) as (host, port):
+        database = opened(
+            parse("main", f"postgresql://me@{host}:{port}/some?timeout_s=1&sslmode=disable", {})
+        )
+        with pytest.raises(DatabaseRefused, match="more than 512 MB"):
+            database.ping()
         database.close()
