@@ -59,7 +59,8 @@ MOST_REMOVED, MOST_CHANGED = 100_000, 1_000
 class Shared:
     """What all collections in vector databases share.
 
-    check_room: raises DatabaseAway where so many more bytes must not wait. query_s: seconds of one request.
+    check_room: raises DatabaseAway where so many more bytes must not wait now, and RequestTooLarge where they never
+    may. query_s: seconds of one request.
     """
 
     models: ModelRegistry
