@@ -15,7 +15,14 @@ from server.databases.database import VectorDatabase
 from server.databases.naming import database_name
 from server.databases.outbox import Outbox, Record
 from server.databases.outbox_folder import OutboxFolder
-from server.errors import CollectionNotFound, DatabaseAway, InvalidRequest, RequestTooLarge, StoreError, shown
+from server.errors import (
+    CollectionNotFound,
+    DatabaseAway,
+    InvalidRequest,
+    RequestTooLarge,
+    StoreError,
+    shown,
+)
 from server.inference.registry import ModelRegistry
 from server.store.records import Info
 from server.telemetry.metrics import Metrics
