@@ -24,6 +24,7 @@ ServerError
 │   ├── QuotaExceeded        the key has used up its quota for now
 │   ├── NotReady             a lane has ended or the disk is full: ask another server
 │   ├── DatabaseAway         a vector database elsewhere does not answer
+│   ├── DatabaseBusy         it answers, and cannot do this now
 │   └── ShuttingDown         the server is stopping
 ├── DatabaseRefused          a vector database elsewhere refuses what was asked of it
 ├── ServerFault              the server is at fault
@@ -194,6 +195,12 @@ class NotReady(RetryableError):
 
 class DatabaseAway(RetryableError):
     code = "database_away"
+
+
+class DatabaseBusy(RetryableError):
+    """Raised where a database answered, and said that it cannot do this now; other calls may succeed meanwhile."""
+
+    code = "database_busy"
 
 
 class ShuttingDown(RetryableError):

@@ -157,6 +157,11 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "the vector database is away, or hangs": (
         "test_database_that_was_away_gets_every_write_in_order",
         "test_database_that_hangs_takes_no_more_than_its_threads",
+        "test_nothing_is_lost_of_what_is_written_while_the_database_is_away_for_a_minute",
+        "test_an_answer_has_a_time_as_a_whole_and_not_only_each_of_its_bytes",
+    ),
+    "it is busy with a collection, or has no room": (
+        "test_collection_that_the_database_is_busy_with_leaves_the_others_alone",
     ),
     "it comes back": ("test_database_that_comes_back_is_found_again",),
     "the server or the database is killed with writes on their way": (

@@ -139,7 +139,6 @@ TO_THREAD = {
     "collections/read_threads.py": 1,
     "collections/administration/restore.py": 1,
     "collections/registry.py": 2,
-    "collections/external/connection.py": 1,
     "net/reload.py": 1,
     "system/memory.py": 1,
     "cli/connection.py": 1,
@@ -179,6 +178,8 @@ REACHES_DATABASES = {
     CONNECTS_TO_POSTGRES: {"socket"},
     # Contexts of TLS for its connections.
     "databases/postgres/encryption.py": {"ssl"},
+    # Sockets of both kinds whose answers are bounded; it opens none.
+    "databases/postgres/answers.py": {"socket", "ssl"},
     # The form of an address.
     "databases/postgres/login.py": {"urllib"},
 }

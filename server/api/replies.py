@@ -33,6 +33,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.QuotaExceeded: 429,
     errors.NotReady: 503,
     errors.DatabaseAway: 503,
+    errors.DatabaseBusy: 503,
     errors.ShuttingDown: 503,
     errors.DatabaseRefused: 502,
     errors.ServerFault: 500,

@@ -10,7 +10,8 @@ document that is replaced gets new labels, and the rows under its older ones are
 a document the one with the greater labels counts, and documents are listed in the order of their labels.
 
 Calls block, and come from any thread. A database that cannot be reached or does not answer in time raises
-`DatabaseAway`; one that answers with a refusal raises `DatabaseRefused`, and trying again changes nothing.
+`DatabaseAway`, and one that says that it cannot do this now `DatabaseBusy`; one that answers with a refusal raises
+`DatabaseRefused`, and trying again changes nothing.
 """
 
 from collections.abc import Collection, Mapping, Sequence

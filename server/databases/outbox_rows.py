@@ -14,6 +14,7 @@ from server.store.passages.words import ChunkWords
 from server.store.records import Document, Span
 from server.store.schema import document_row
 from server.store.sqlite.stored_text import stored, unpacked
+from server.store.words.units import first_single
 from server.types import Vectors
 
 # label: of the first chunk, the others follow; NULL for a deletion. aside: why the write is not sent any more.
@@ -120,10 +121,21 @@ def entry_of(row: Columns) -> Entry | None:
     matrix = np.frombuffer(vectors, dtype="<f4").astype(np.float32).reshape(len(places), -1)
     words = ChunkWords(document.title, document.text)
     rows = [
-        Row(label + place, Span(*span), vector, Counter(words.of(*span).split()))
+        Row(label + place, Span(*span), vector, _counted(words.of(*span).split()))
         for place, (span, vector) in enumerate(zip(places, matrix, strict=True))
     ]
     return Entry(document, digest, rows)
+
+
+def _counted(terms: Sequence[str]) -> Counter[str]:
+    """Return how often each term is there, and each character that begins one.
+
+    A query of a single character asks for every term that begins with it. FTS5 finds them by their beginning; the
+    databases here compare whole terms.
+    """
+    found = Counter(terms)
+    found.update(single for each in terms if (single := first_single(each)) is not None)
+    return found
 
 
 def _checksum(

@@ -28,6 +28,7 @@ from server.collections.writing.given import info_of_given
 from server.errors import (
     CollectionNotFound,
     DatabaseAway,
+    DatabaseBusy,
     DatabaseRefused,
     InvalidRequest,
     OtherModel,
@@ -207,7 +208,7 @@ async def _count(collection: Readable) -> int | None:
     """Return the number of documents; None where a vector database does not say it."""
     try:
         return await collection.count()
-    except (DatabaseAway, DatabaseRefused, Overloaded, OtherModel):
+    except (DatabaseAway, DatabaseBusy, DatabaseRefused, Overloaded, OtherModel):
         if not isinstance(collection, ExternalCollection):
             raise
         return None

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Final
 
 from server.errors import InvalidRequest
+from server.store.words.asked import Asked
 
 # Keys of a search that only a collection of this server answers, each with what helps instead.
 SEARCH: Final = {
@@ -71,6 +72,19 @@ def check_search(
             f" in vector database {database!r}; narrow the search by a filter",
             param="offset",
         )
+
+
+def check_words(name: str, database: str, asked: Asked) -> None:
+    """Raise InvalidRequest for a query with phrases or exclusions, which no database here evaluates."""
+    for quotes, what in (
+        (asked.required, "a quoted phrase"),
+        (asked.excluded, "a minus that excludes"),
+    ):
+        if quotes:
+            instead = (
+                f'leave {what} out, put it into a filter on "$text", or search in mode "dense"'
+            )
+            raise refusal(name, database, f"{what} in a query", instead, "query")
 
 
 def refusal(

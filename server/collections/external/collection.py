@@ -15,6 +15,7 @@ from server.clock import now
 from server.collections import read_cost
 from server.collections.document_limits import check_all_paths
 from server.collections.external import reading, searching
+from server.collections.external.abilities import check_words
 from server.collections.external.connection import Connection
 from server.collections.external.contact import Contact
 from server.collections.external.delivery import Delivery
@@ -33,6 +34,7 @@ from server.errors import (
     AlreadyExists,
     CollectionNotFound,
     DatabaseAway,
+    DatabaseBusy,
     EmptyInput,
     InvalidRequest,
     RequestTooLarge,
@@ -40,6 +42,7 @@ from server.errors import (
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.filters.tree import Filter
+from server.store.lexical import ask
 from server.store.reading.parts import Parts
 from server.store.records import Document, Info
 from server.store.search import Hit, Query
@@ -56,7 +59,8 @@ MOST_REMOVED, MOST_CHANGED = 100_000, 1_000
 class Shared:
     """What all collections in vector databases share.
 
-    check_room: raises DatabaseAway where so many more bytes must not wait. query_s: seconds of one request.
+    check_room: raises DatabaseAway where so many more bytes must not wait now, and RequestTooLarge where they never
+    may. query_s: seconds of one request.
     """
 
     models: ModelRegistry
@@ -165,7 +169,7 @@ class ExternalCollection:
         asked = [id for id in digests if id not in waiting]
         try:
             stored = await self._ask(lambda database, info: database.digests(info, asked))
-        except DatabaseAway:
+        except (DatabaseAway, DatabaseBusy):
             stored = {}
         return [each for each in documents if stored.get(each.id) != digests[each.id]]
 
@@ -190,7 +194,7 @@ class ExternalCollection:
         async with self._appending:
             try:
                 found = await self._there(each)
-            except DatabaseAway:
+            except (DatabaseAway, DatabaseBusy):
                 waiting = await self._waiting(each)
                 found = [id for id in each if id not in waiting or waiting[id] is not None]
             number = await self._append_removal(found)
@@ -261,10 +265,18 @@ class ExternalCollection:
                     f"{len(found)} of {len(queries)} queries took the {self._shared.query_s:g} s of --query-s;"
                     " send fewer queries at once"
                 )
-            found.append(await self._ask(partial(_searched, query=query)))
+            found.append(await self._ask(partial(self._searched, query=query)))
         self._shared.metrics.search_seconds.observe((ended := now()) - started)
         spans.note("search", started, ended)
         return found
+
+    def _searched(self, database: VectorDatabase, info: Info, query: Query) -> list[Hit]:
+        """Search on a thread; raises InvalidRequest for a query with phrases or exclusions."""
+        if query.words is None or query.mode == "dense":
+            return searching.search(database, info, query, ())
+        asked = ask(query.words)
+        check_words(self.name, self.database, asked)
+        return searching.search(database, info, query, asked.terms)
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -337,9 +349,7 @@ class ExternalCollection:
     async def set_aside(self) -> str | None:
         """Set the refused write aside and send what waits behind it; returns its document's id, None for none."""
         self._check_there()
-        id = await uninterrupted(self.outbox.set_aside)
-        self.delivery.retry()
-        return id
+        return await self.delivery.set_aside()
 
     async def writes_aside(self, limit: int) -> list[Aside]:
         """Return writes that were set aside, oldest first."""
@@ -377,10 +387,6 @@ class ExternalCollection:
     def _check_there(self) -> None:
         if self.gone:
             raise CollectionNotFound(f"there is no collection {self.name!r} any more")
-
-
-def _searched(database: VectorDatabase, info: Info, query: Query) -> list[Hit]:
-    return searching.search(database, info, query)
 
 
 def _digests(documents: Sequence[Document], parts: Mapping[str, Parts]) -> dict[str, str]:

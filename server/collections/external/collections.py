@@ -15,7 +15,14 @@ from server.databases.database import VectorDatabase
 from server.databases.naming import database_name
 from server.databases.outbox import Outbox, Record
 from server.databases.outbox_folder import OutboxFolder
-from server.errors import CollectionNotFound, DatabaseAway, InvalidRequest, StoreError, shown
+from server.errors import (
+    CollectionNotFound,
+    DatabaseAway,
+    InvalidRequest,
+    RequestTooLarge,
+    StoreError,
+    shown,
+)
 from server.inference.registry import ModelRegistry
 from server.store.records import Info
 from server.telemetry.metrics import Metrics
@@ -61,6 +68,11 @@ class ExternalCollections:
         return ExternalCollection(outbox, self.connections[outbox.record.database], self._shared)
 
     def _check_room(self, n_bytes: int) -> None:
+        if n_bytes > self._most_bytes:
+            raise RequestTooLarge(
+                f"the documents of this request take {n_bytes} bytes with their vectors, and at most"
+                f" {self._most_bytes} may wait for vector databases (--outbox-mb); send fewer at once"
+            )
         waiting = sum(each.waiting.bytes for each in self._folder.outboxes.values())
         if waiting + n_bytes > self._most_bytes:
             raise DatabaseAway(

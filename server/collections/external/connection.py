@@ -7,7 +7,7 @@ apart: a crowd of searches must not hold them up.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from server.clock import now
 from server.collections.external.circuit import Circuit
 from server.collections.live_collection import uninterrupted
 from server.databases.database import VectorDatabase
-from server.errors import DatabaseAway, DatabaseRefused, Overloaded, RetryableError
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused, Overloaded, RetryableError
 
 T = TypeVar("T")
 Call = Callable[[VectorDatabase], T]
@@ -53,12 +53,16 @@ class Connection:
             )
 
     async def read(self, call: Call[T]) -> T:
-        """Call something that asks the database; raises DatabaseAway, DatabaseRefused or Overloaded."""
+        """Call something that asks the database; raises DatabaseAway, -Busy, -Refused or Overloaded."""
         self.check()
         self._reads += 1
-        running = self._begin(self._readers, call)
+        waiting, running = self._begin(self._readers, call)
         running.add_done_callback(self._ended)
-        done, _ = await asyncio.wait([running], timeout=self._timeout_s)
+        try:
+            done, _ = await asyncio.wait([running], timeout=self._timeout_s)
+        finally:
+            # One that has not begun must not begin when nobody waits for it any more: it may remove a collection.
+            waiting.cancel()
         if not done:
             # Its thread comes back when the client's own time-out ends the call, and counts until then.
             reason = f"it did not answer in {self._timeout_s:g} s"
@@ -68,23 +72,31 @@ class Connection:
 
     async def write(self, call: Call[T]) -> T:
         """Call something that delivers to the database; on return it has ended, also where it is cancelled."""
-        running = self._begin(self._writers, call)
+        _, running = self._begin(self._writers, call)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             await asyncio.wait([running])
             raise
 
-    def _begin(self, pool: ThreadPoolExecutor, call: Call[T]) -> "asyncio.Future[T]":
-        loop = asyncio.get_running_loop()
-        return asyncio.ensure_future(
-            self._judged(loop.run_in_executor(pool, partial(call, self.database)))
-        )
+    def _begin(
+        self, pool: ThreadPoolExecutor, call: Call[T]
+    ) -> tuple["Future[T]", "asyncio.Future[T]"]:
+        """Return a call that waits for a thread or runs on it, and the same as it ends on the loop."""
+        waiting = pool.submit(partial(call, self.database))
+        return waiting, asyncio.ensure_future(self._judged(asyncio.wrap_future(waiting)))
 
     async def _judged(self, running: "asyncio.Future[T]") -> T:
         """Return what a call returns, and note whether the database answered."""
         try:
             found = await running
+        except DatabaseBusy as error:
+            # One call that takes too long, or a lock, must not keep all others from being asked.
+            self.circuit.answered()
+            raise DatabaseBusy(
+                f"vector database {self.name!r} cannot do this now ({error.message}); try again",
+                retry_after_s=error.retry_after_s,
+            ) from error
         except DatabaseAway as error:
             self.circuit.failed(now(), error.message)
             raise self._away(error.message) from error

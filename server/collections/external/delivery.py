@@ -11,12 +11,20 @@ from collections import Counter, deque
 from contextlib import suppress
 
 from server.clock import now
+from server.collections.external.circuit import Circuit
 from server.collections.external.connection import Connection
 from server.collections.external.contact import Contact
 from server.collections.live_collection import uninterrupted
 from server.databases.database import VectorDatabase
 from server.databases.outbox import Outbox
-from server.errors import CallerError, DatabaseAway, DatabaseRefused, ServerError, StoreDamaged
+from server.errors import (
+    CallerError,
+    DatabaseAway,
+    DatabaseBusy,
+    DatabaseRefused,
+    ServerError,
+    StoreDamaged,
+)
 
 # Documents and bytes of one call, and documents after a refusal: then the one at fault is alone.
 MOST, MOST_BYTES, ALONE = 256, 8 << 20, 1
@@ -40,6 +48,10 @@ class Delivery:
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._woken = asyncio.Event()
         self._stopped = False
+        # Of this collection alone: the database may be busy with it, and answer others.
+        self._circuit = Circuit()
+        # Held while the head of the outbox is sent: nothing else may change it then.
+        self._sending = asyncio.Lock()
         self.counts: Counter[str] = Counter()
         self._task = asyncio.ensure_future(self._run())
 
@@ -48,7 +60,8 @@ class Delivery:
         self._woken.set()
         if number <= self._done:
             return True
-        if self._connection.is_away or self._outbox.refusal is not None:
+        is_away = self._connection.is_away or self._circuit.is_away
+        if is_away or self._outbox.refusal is not None:
             return False
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append((number, waiter))
@@ -60,6 +73,16 @@ class Delivery:
         """Try a refused write again."""
         self._most, self._stopped = MOST, False
         self._woken.set()
+
+    async def set_aside(self) -> str | None:
+        """Set the refused write aside and send what waits behind it; returns its document's id, None for none.
+
+        A call to the database that runs is waited for: it may be taking this write at last.
+        """
+        async with self._sending:
+            id = await uninterrupted(self._outbox.set_aside)
+            self.retry()
+        return id
 
     async def close(self) -> None:
         """Stop; a call to the database that runs is waited for."""
@@ -76,11 +99,13 @@ class Delivery:
                 continue
             try:
                 await self._send_or_stop()
-            except DatabaseAway:
+            except (DatabaseAway, DatabaseBusy) as error:
+                self._circuit.failed(now(), error.message)
                 self.counts["retries"] += 1
                 self._let_go()
                 # Not woken by further writes: they would find the same.
-                await asyncio.sleep(max(self._connection.circuit.wait_s(now()), 0.1))
+                circuit = self._connection.circuit if self._connection.is_away else self._circuit
+                await asyncio.sleep(max(circuit.wait_s(now()), 0.1))
             except Exception as error:
                 log.error("what waits for %s was not sent", self._name, exc_info=error)
                 self.counts["retries"] += 1
@@ -92,11 +117,12 @@ class Delivery:
         return f"collection {self._outbox.record.info.name!r}"
 
     async def _send_or_stop(self) -> None:
-        """Send the next writes; stop where one of them can never be sent. Raises DatabaseAway."""
-        try:
-            await self._send()
-        except (DatabaseRefused, CallerError, StoreDamaged) as error:
-            await self._refused(error)
+        """Send the next writes; stop where one of them can never be sent. Raises DatabaseAway or DatabaseBusy."""
+        async with self._sending:
+            try:
+                await self._send()
+            except (DatabaseRefused, CallerError, StoreDamaged) as error:
+                await self._refused(error)
 
     async def _send(self) -> None:
         """Send the next writes. Raises what the database raises."""
@@ -113,6 +139,7 @@ class Delivery:
             return batch.last, batch.size
 
         self._done, number = await self._connection.write(send)
+        self._circuit.answered()
         self.counts["delivered"] += number
         self._most = min(2 * self._most, MOST)
         while self._waiters and self._waiters[0][0] <= self._done:
@@ -125,9 +152,10 @@ class Delivery:
             # One of several is at fault; those before it are sent.
             self._most = ALONE
             return
+        # First: a stop that no disk has would show nobody what to do.
+        await uninterrupted(lambda: self._outbox.note_refusal(error.message))
         self._stopped = True
         self._let_go()
-        await uninterrupted(lambda: self._outbox.note_refusal(error.message))
         log.error(
             "a write to %s is refused, and what follows waits behind it: %s",
             self._name,

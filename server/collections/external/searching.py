@@ -14,11 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from server.databases.database import FoundRow, VectorDatabase
-from server.errors import DatabaseAway, DatabaseRefused
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused
 from server.store.filters.match import matches
 from server.store.filters.tree import ID, TITLE, AllOf, Filter, OneOf
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT, fuse
-from server.store.lexical import ask
 from server.store.passages.outline import Outline
 from server.store.records import Document, Info
 from server.store.search import CHUNKS_A_HIT, DEEPER, Hit, Query
@@ -32,9 +31,12 @@ MOST_ROWS = 16_384
 USUAL_WEIGHTS = (DENSE_WEIGHT, LEXICAL_WEIGHT)
 
 
-def search(database: VectorDatabase, info: Info, query: Query) -> Found:
-    """Find the best documents of a query, best first. Raises what the database raises."""
-    ranking = _Ranking(database, info, query)
+def search(database: VectorDatabase, info: Info, query: Query, words: Sequence[str]) -> Found:
+    """Find the best documents of a query, best first. Raises what the database raises.
+
+    words: the terms that the query asks for.
+    """
+    ranking = _Ranking(database, info, query, words)
     rows = ranking.best(query.depth)
     page = rows[query.options.offset : query.options.offset + query.top_k]
     hits = [_hit(row) for row in page]
@@ -44,10 +46,12 @@ def search(database: VectorDatabase, info: Info, query: Query) -> Found:
 class _Ranking:
     """The chunks that a query finds. warnings: what could not be searched."""
 
-    def __init__(self, database: VectorDatabase, info: Info, query: Query) -> None:
+    def __init__(
+        self, database: VectorDatabase, info: Info, query: Query, words: Sequence[str]
+    ) -> None:
         self.database, self.info, self.query = database, info, query
         self.vector = None if query.vector is None else unit(query.vector[None])[0]
-        self.words = [] if query.words is None else ask(query.words).terms
+        self.words = words
         self.warnings: list[str] = []
 
     def best(self, wanted: int) -> list[FoundRow]:
@@ -95,7 +99,7 @@ class _Ranking:
                 return self._weighted(depth, filter)
             assert self.vector is not None
             return self.database.by_both(self.info, self.vector, self.words, depth, filter)
-        except (DatabaseAway, DatabaseRefused) as error:
+        except (DatabaseAway, DatabaseBusy, DatabaseRefused) as error:
             # Raises again where meaning cannot be searched either.
             found = self._nearest(depth, filter)
             warning = (

@@ -2,6 +2,7 @@
 
 import ssl
 
+from server.databases.postgres.answers import TlsSocket
 from server.databases.postgres.login import Login
 from server.errors import BadSettings
 
@@ -27,6 +28,7 @@ def context(login: Login) -> Tls:
             path=login.ca_file or "",
             why=error.strerror or str(error) if isinstance(error, OSError) else str(error),
         ) from None
+    found.sslsocket_class = TlsSocket
     if login.encryption != "verify-full":
         found.check_hostname = False
     if login.encryption == "require" and login.ca_file is None:

@@ -14,7 +14,7 @@ from server import clock
 from server.databases.postgres.encryption import Tls
 from server.databases.postgres.login import Login
 from server.databases.postgres.session import Conflict, Lost, Session
-from server.errors import DatabaseAway
+from server.errors import DatabaseBusy
 
 Result = TypeVar("Result")
 
@@ -40,7 +40,7 @@ class Pool:
     def read(
         self, work: Callable[[Session], Result], settings: Mapping[str, str] | None = None
     ) -> Result:
-        """Return what `work` returns, in a transaction that reads one state; raises DatabaseAway or -Refused."""
+        """Return what `work` returns, in a transaction that reads one state; raises DatabaseAway, -Busy or -Refused."""
         return self._run(work, False, settings or {})
 
     def write(
@@ -61,7 +61,7 @@ class Pool:
         self, work: Callable[[Session], Result], writes: bool, settings: Mapping[str, str]
     ) -> Result:
         if not self._free.acquire(timeout=self._login.timeout_s):
-            raise DatabaseAway(
+            raise DatabaseBusy(
                 f"{self._login.place}: all {self._login.sessions} sessions are busy; give the address more with"
                 " ?sessions=, as far as the server's max_connections allows",
                 retry_after_s=RETRY_AFTER_S,
@@ -92,7 +92,7 @@ class Pool:
                 return result
             finally:
                 self._give_back(session)
-        raise DatabaseAway(f"{said}; tried {ATTEMPTS} times in a row", retry_after_s=RETRY_AFTER_S)
+        raise DatabaseBusy(f"{said}; tried {ATTEMPTS} times in a row", retry_after_s=RETRY_AFTER_S)
 
     def _taken(self) -> tuple[Session, bool]:
         """Return a session, and whether it is new."""

@@ -13,10 +13,11 @@ from pg8000.native import Connection
 
 from server import clock
 from server.databases.postgres import failures
+from server.databases.postgres.answers import AnswerTooLarge
 from server.databases.postgres.encryption import Tls, is_refusal
 from server.databases.postgres.login import APPLICATION, Login
 from server.databases.postgres.tcp import connected
-from server.errors import DatabaseAway, DatabaseRefused, ServerError
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused, ServerError
 
 Value = str | int | None
 Rows = list[list[Any]]
@@ -131,6 +132,9 @@ class Session:
             if isinstance(error.__context__, DatabaseError):
                 raise self._answered(error.__context__) from None
             raise self._unanswered(error) from None
+        except AnswerTooLarge as error:
+            self.is_broken = True
+            raise DatabaseRefused(f"{self._login.place}: {error}") from None
         except Exception as error:
             # What the client cannot read comes to light as any error: a code that it does not know, half a message.
             self.is_broken = True
@@ -154,7 +158,8 @@ class Session:
             case "again":
                 return Conflict(said)
             case "away":
-                return Lost(_away(said), late=False) if is_over else _away(said)
+                busy = DatabaseBusy(said, retry_after_s=RETRY_AFTER_S)
+                return Lost(_away(said), late=False) if is_over else busy
         return DatabaseRefused(said + failures.advice(state, place))
 
     def _unanswered(self, error: Exception) -> Exception:

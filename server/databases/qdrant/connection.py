@@ -14,7 +14,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from server.databases.address import Address
 from server.databases.qdrant.transport import AnswerTooLarge, BoundedTransport
-from server.errors import DatabaseAway, DatabaseRefused, ServerError
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused, ServerError
 
 RETRY_AFTER_S = 5
 # Characters of what a database says, in a message.
@@ -78,13 +78,15 @@ class Connection:
         if isinstance(error, AnswerTooLarge):
             return TooLarge(self._message("refuses this", str(error)))
         if isinstance(error, ResourceExhaustedResponse):
-            return self._away(str(error), max(1, error.retry_after_s))
+            return self._busy(str(error), max(1, error.retry_after_s))
         if isinstance(error, UnexpectedResponse):
             status = error.status_code or 0
             said = f"status {status}: {_said(error.content)}"
             if status in DENIED:
                 said += "; is its API key the secret of this database?"
-            if status // 100 == 5 or status in LATER:
+            if status in LATER:
+                return self._busy(said, RETRY_AFTER_S)
+            if status // 100 == 5:
                 return self._away(said)
             return self._refused(said)
         if isinstance(error, httpx.TimeoutException):
@@ -95,8 +97,11 @@ class Connection:
             return self._away(str(error))  # another process has the folder
         return self._refused(f"{type(error).__name__}: {error}")
 
-    def _away(self, said: str, retry_after_s: int = RETRY_AFTER_S) -> DatabaseAway:
-        return DatabaseAway(self._message("does not answer", said), retry_after_s=retry_after_s)
+    def _away(self, said: str) -> DatabaseAway:
+        return DatabaseAway(self._message("does not answer", said), retry_after_s=RETRY_AFTER_S)
+
+    def _busy(self, said: str, retry_after_s: int) -> DatabaseBusy:
+        return DatabaseBusy(self._message("is busy", said), retry_after_s=retry_after_s)
 
     def _refused(self, said: str) -> DatabaseRefused:
         return DatabaseRefused(self._message("refuses this", said))

@@ -49,6 +49,12 @@ def is_single(term: str) -> bool:
     return len(term) < 8 and SINGLE.fullmatch(term) is not None
 
 
+def first_single(term: str) -> str | None:
+    """Return the character with its marks that a longer term begins with; None for a word, and for one alone."""
+    found = SINGLE.match(term)
+    return found.group() if found is not None and found.end() < len(term) else None
+
+
 def row(stretch: str, *, whole: bool) -> list[str]:
     """Return the terms of letters and digits without a gap, as they follow one another.
 

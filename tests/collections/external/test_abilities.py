@@ -100,6 +100,24 @@ def test_options_of_a_search_are_answered_or_refused(
     over(test, toy_model, tmp_path)
 
 
+@pytest.mark.parametrize("query", ['"山川湖海"', "墨池 -山川", '墨池 -"山川"'])
+def test_phrases_and_exclusions_are_refused_where_words_are_searched(
+    toy_model: Model, tmp_path: Path, query: str
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await posted(client, "/documents", {"documents": DOCUMENTS})
+        for mode in ("lexical", "hybrid"):
+            body = {"query": query, "mode": mode}
+            reply = await client.post("/collections/far/search", json=body)
+            assert reply.status_code == 400, reply.text
+            assert (
+                "in a query is not possible in collection 'far'" in reply.json()["error"]["message"]
+            )
+        await posted(client, "/search", {"query": query, "mode": "dense"})
+
+    over(test, toy_model, tmp_path)
+
+
 def test_page_shows_the_options_of_the_table() -> None:
     page = (Path(__file__).parents[3] / "docs/en/how-to/vector-database.md").read_text("utf-8")
     (row,) = (line for line in page.splitlines() if line.startswith("| `cursor`"))

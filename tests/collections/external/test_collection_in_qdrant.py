@@ -46,6 +46,10 @@ def test_documents_are_stored_found_and_removed(toy_model: Model, tmp_path: Path
             found = await posted(client, "/search", {"query": "墨池笔纸", "mode": mode})
             assert found["hits"][0]["id"] == "0", mode
             assert "warnings" not in found
+        # A character finds its document whether it begins, continues or ends a word.
+        for character in "墨池笔":
+            found = await posted(client, "/search", {"query": character, "mode": "lexical"})
+            assert "0" in {hit["id"] for hit in found["hits"]}, character
         kept = {"filter": {"even": True}}
         assert (await posted(client, "/documents/count", kept))["count"] == 3
         found = await posted(client, "/search", {"query": "墨池", "mode": "lexical", **kept})

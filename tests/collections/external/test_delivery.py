@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from server.clock import now
 from server.collections.external import connection as connection_module
 from server.collections.external.collection import ExternalCollection
 from server.collections.external.connection import Connection
@@ -18,7 +19,14 @@ from server.config import Config
 from server.databases.address import opened as database_at
 from server.databases.address import parse
 from server.databases.database import Entry, VectorDatabase
-from server.errors import AlreadyExists, DatabaseAway, DatabaseRefused, OtherModel, StoreError
+from server.errors import (
+    AlreadyExists,
+    DatabaseAway,
+    DatabaseBusy,
+    DatabaseRefused,
+    OtherModel,
+    StoreError,
+)
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.filters.tree import parse as filter_of
@@ -215,6 +223,97 @@ def test_database_that_hangs_takes_no_more_than_its_threads(
         await until(lambda: not far.waiting.writes)
 
     run(test, toy_model, tmp_path, query_s=1)
+
+
+def test_call_that_no_thread_has_begun_is_not_made_after_its_answer(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+
+    def hang(name: str, arguments: Sequence[Any]) -> None:
+        assert let_go.wait(20)
+
+    monkeypatch.setattr(connection_module, "READERS", 1)
+
+    async def test(registry: CollectionRegistry, database: Faulty) -> None:
+        far = await made(registry)
+        await far.add(documents("a"))
+        database.fault = hang
+        try:
+            counting = asyncio.ensure_future(far.count())
+            await until(lambda: database.calls[-1] == "count")
+            with pytest.raises(DatabaseAway, match="it did not answer in 1 s"):
+                await registry.remove("far")
+            with pytest.raises(DatabaseAway):
+                await counting
+        finally:
+            let_go.set()
+        database.fault = well
+        far = registry.external.all()[0]
+        # What is acknowledged after the failed removal stays.
+        await until(lambda: not registry.external.connections["main"].circuit.wait_s(now()))
+        assert await far.add(documents("b")) == (1, False)
+        assert await far.count() == 2
+        assert "drop" not in database.calls
+
+    run(test, toy_model, tmp_path, query_s=1)
+
+
+def test_collection_that_the_database_is_busy_with_leaves_the_others_alone(
+    toy_model: Model, tmp_path: Path
+) -> None:
+    def busy(name: str, arguments: Sequence[Any]) -> None:
+        if name == "put" and arguments[0].name == "inkwell_far":
+            raise DatabaseBusy("a lock was not free in time", retry_after_s=1)
+
+    async def test(registry: CollectionRegistry, database: Faulty) -> None:
+        far, other = await made(registry), await made(registry, "other")
+        database.fault = busy
+        assert await far.add(documents("a")) == (1, True)
+        for attempt in range(2):
+            await until(lambda attempt=attempt: far.delivery.counts["retries"] > attempt)  # type: ignore[misc]
+            assert await other.add(documents(str(attempt))) == (1, False)
+            assert await other.count() == attempt + 1
+            assert await far.count() == 0
+        # Longer each time, and not once for each write.
+        await far.add(documents("b"))
+        assert far.delivery.counts["retries"] == 2
+        database.fault = well
+        await until(lambda: not far.waiting.writes)
+
+    run(test, toy_model, tmp_path)
+
+
+def test_write_that_is_being_sent_is_not_set_aside(toy_model: Model, tmp_path: Path) -> None:
+    let_go = threading.Event()
+
+    def refuse(name: str, arguments: Sequence[Any]) -> None:
+        if name == "put":
+            raise DatabaseRefused("500: no room")
+
+    def hang(name: str, arguments: Sequence[Any]) -> None:
+        if name == "put":
+            assert let_go.wait(20)
+
+    async def test(registry: CollectionRegistry, database: Faulty) -> None:
+        far = await made(registry)
+        database.fault = refuse
+        await far.add(documents("a", "b", "c"))
+        await until(lambda: far.outbox.refusal is not None)
+        database.fault, n_calls = hang, len(database.calls)
+        await far.retry()
+        await until(lambda: "put" in database.calls[n_calls:])
+        setting_aside = asyncio.ensure_future(far.set_aside())
+        await asyncio.sleep(0.2)
+        let_go.set()
+        # It was taken at last.
+        assert await setting_aside is None
+        await until(lambda: not far.waiting.writes)
+        assert await far.count() == 3
+        assert await far.writes_aside(10) == []
+        assert await far.add(documents("d")) == (1, False)
+
+    run(test, toy_model, tmp_path)
 
 
 def test_collection_that_is_there_is_attached(toy_model: Model, tmp_path: Path) -> None:

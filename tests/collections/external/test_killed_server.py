@@ -90,6 +90,11 @@ def test_full_outbox_refuses_more(toy_artifact: Path, tmp_path: Path) -> None:
                 if response.status_code != 200:
                     break
                 stored += 1000
+            # Repeating what can never wait would change nothing.
+            body = {"documents": [document(n) for n in range(8000)]}
+            large = client.post("/collections/far/documents", json=body)
+        assert large.status_code == 413, large.text
+        assert "(--outbox-mb); send fewer at once" in large.json()["error"]["message"]
         assert response.status_code == 503
         error = response.json()["error"]
         assert error["code"] == "database_away"

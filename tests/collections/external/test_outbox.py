@@ -54,6 +54,8 @@ def test_writes_come_out_as_they_went_in(path: Path) -> None:
         assert (np.stack([row.vector for row in entry.rows]) == write.vectors).all()
         assert all(row.words for row in entry.rows)
     assert batch.entries[1].rows[0].words["ink"] == 1
+    # A single character is asked for too, wherever it stands.
+    assert batch.entries[1].rows[0].words["墨"] == 1
     outbox.remove(batch)
     assert outbox.waiting == (0, 0, None)
     outbox.close()

@@ -3,8 +3,10 @@
 import shutil
 import socket
 import ssl
+import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -12,16 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from server.databases.address import opened
+from server.databases.address import opened, parse
 from server.databases.database import VectorDatabase
 from server.databases.postgres.encryption import context
 from server.databases.postgres.login import login
 from server.databases.postgres.pool import Pool
 from server.databases.postgres.session import GRACE_S
-from server.errors import BadSettings, DatabaseAway, DatabaseRefused
+from server.errors import BadSettings, DatabaseAway, DatabaseBusy, DatabaseRefused
 from tests.databases.postgres.conftest import address
 from tests.support.cut_connections import cutting
 from tests.support.databases import INFO, SECRET, entry
+from tests.support.network_faults import answering
 from tests.support.postgres import ADMIN, PASSWORD, PostgresServer
 
 Opening = Callable[[str], VectorDatabase]
@@ -116,13 +119,13 @@ def test_a_server_without_a_free_connection_is_away(
     assert first.names() == []
 
 
-def test_a_statement_that_takes_too_long_is_away_and_its_session_goes_on(
+def test_a_statement_that_takes_too_long_ends_and_its_session_goes_on(
     server: PostgresServer,
 ) -> None:
     given = login(address(server.url(timeout_s="0.3")))
     pool = Pool(given, context(given))
     mine = pool.read(lambda session: session.rows("SELECT pg_backend_pid()"))
-    with pytest.raises(DatabaseAway, match="statement timeout"):
+    with pytest.raises(DatabaseBusy, match="statement timeout"):
         pool.read(lambda session: session.rows("SELECT pg_sleep(30)"))
     assert pool.read(lambda session: session.rows("SELECT pg_backend_pid()")) == mine
     pool.close()
@@ -306,4 +309,39 @@ def test_tls_is_as_strict_as_sslmode_says(
             assert proxy.n_cut == 1
         else:
             assert word in refusal(database.ping)
+        database.close()
+
+
+def test_an_answer_has_a_time_as_a_whole_and_not_only_each_of_its_bytes() -> None:
+    def drip(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"N" + struct.pack("!i", 1_000))
+        while True:
+            connection.sendall(b".")
+            threading.Event().wait(0.1)
+
+    with answering(drip) as (host, port):
+        database = opened(
+            parse("main", f"postgresql://me@{host}:{port}/some?timeout_s=1&sslmode=disable", {})
+        )
+        begin = time.monotonic()
+        with pytest.raises(DatabaseAway, match="does not answer: timed out"):
+            database.ping()
+        assert time.monotonic() - begin < 8.0
+        database.close()
+
+
+def test_an_answer_that_would_fill_the_memory_is_refused_by_its_head() -> None:
+    def flood(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"D" + struct.pack("!i", (1 << 31) - 1))
+        while True:
+            connection.sendall(bytes(1 << 20))
+
+    with answering(flood) as (host, port):
+        database = opened(
+            parse("main", f"postgresql://me@{host}:{port}/some?timeout_s=1&sslmode=disable", {})
+        )
+        with pytest.raises(DatabaseRefused, match="more than 512 MB"):
+            database.ping()
         database.close()

@@ -8,7 +8,7 @@ import pytest
 
 from server.databases.address import opened, parse, variable
 from server.databases.database import VectorDatabase
-from server.errors import DatabaseAway, DatabaseRefused
+from server.errors import DatabaseAway, DatabaseBusy, DatabaseRefused
 from tests.support.databases import INFO, SECRET, entry
 from tests.support.network_faults import HttpAnswers, answering
 
@@ -29,14 +29,14 @@ def error_body(message: str) -> bytes:
 )
 def test_an_error_of_the_server_may_be_over_later(status: str) -> None:
     with answering(HttpAnswers(status, error_body("shard is not ready"))) as (host, port):
-        with pytest.raises(DatabaseAway, match="shard is not ready") as raised:
+        with pytest.raises((DatabaseAway, DatabaseBusy), match="shard is not ready") as raised:
             at(host, port).put(INFO, [entry(1, "a", "text")])
     assert f"status {status[:3]}" in raised.value.message
 
 
 def test_a_server_says_when_to_come_again() -> None:
     answers = HttpAnswers("429 Too Many", error_body("slow down"), "Retry-After: 17\r\n")
-    with answering(answers) as (host, port), pytest.raises(DatabaseAway) as raised:
+    with answering(answers) as (host, port), pytest.raises(DatabaseBusy) as raised:
         at(host, port).count(INFO, None)
     assert raised.value.retry_after_s == 17
 
