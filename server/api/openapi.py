@@ -185,6 +185,10 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/documents/get": {"two": {"ids": ["a", "b"]}},
     "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
     "/reindex": {"same": {}},
+    "/transfer": {
+        "database": {"to": "laws_there", "database": "main", "alias": "law"},
+        "back": {"to": "laws_here", "database": None},
+    },
     "/words": {"both": {"synonyms": [["AI", "人工智能"]], "stop_words": ["请问"]}},
     "/aliases/{alias}": {"laws": {"collection": "laws"}},
 }
