@@ -77,34 +77,39 @@ class Transfer:
         self._journal = journal
         self._switch = switch
         self._switched = switched
+        # Whether nothing is known of what was copied before the alias was switched.
+        self._is_over = switched and journal.is_new
         self.task = asyncio.ensure_future(self._run())
 
     async def _run(self) -> None:
         try:
             while True:
                 try:
-                    await self._attempt()
+                    self.why = await self._attempt()
                     break
                 except RetryableError as error:
                     self.state, self.why = "waiting", error.public
                     await asyncio.sleep(min(error.retry_after_s, LONGEST_PAUSE_S))
             await uninterrupted(self._journal.delete)
-            self.state, self.why = "done", None
+            self.state = "done"
         except BaseException as error:
             self.state = "failed"
-            self.why = error.public if isinstance(error, ServerError) else type(error).__name__
+            self.why = _said(error)
             await uninterrupted(self._journal.close)
             log.error("collection %s was not transferred: %s", self.source.name, self.why)
             raise
 
-    async def _attempt(self) -> None:
-        """Copy, compare and switch; raises RetryableError where it can go on later."""
+    async def _attempt(self) -> str | None:
+        """Copy, compare and switch; return why there was nothing to do. Raises RetryableError to go on later."""
+        if self._is_over:
+            return f"alias {self.order.alias!r} leads to {self.target.name!r} already"
         if not self._switched:
             await self._copy()
         for _ in range(LATE_PASSES if self._switched else 0):
             # Requests that were under way store in the source what belongs into the target.
             await asyncio.sleep(LATE_S)
             await self._pass()
+        return None
 
     async def _copy(self) -> None:
         self.total = await self.source.count()
@@ -201,6 +206,12 @@ class Transfer:
                 f"{self.target.name!r} is not a copy of {self.source.name!r}, and no alias was switched:"
                 f" {'; '.join(said)}; transfer it again, into another collection if this stays"
             )
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "it was stopped"
+    return error.public if isinstance(error, ServerError) else type(error).__name__
 
 
 async def _every_id(place: Place) -> AsyncIterator[list[str]]:

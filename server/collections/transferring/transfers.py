@@ -84,12 +84,6 @@ class Transfers:
                 partial(self._journal, to, [each.identity for each in places])
             )
             switched = order.alias is not None and self._owner.aliases.get(order.alias) == to
-            if switched and journal.is_new:
-                await uninterrupted(journal.delete)
-                raise AlreadyExists(
-                    f"alias {order.alias!r} leads to {to!r} already, where clients write now; to copy"
-                    f" {found.name!r} over it all the same, leave out the alias"
-                )
             switch = partial(self._owner.set_alias, collection=to)
             made = Transfer(*places, journal, order, switch, switched=switched)
             # Marked as retrieved: `why` says what it raised.
