@@ -21,6 +21,8 @@ TABLES = (
 )
 # Keys of `meta`. PLACES: the source and the target, as `Place.identity` has them.
 PLACES, AFTER, ROUND = "places", "after", "round"
+# The digest of a document that may never have arrived.
+UNKNOWN = ""
 MARKED = "UPDATE copied SET round = ? WHERE id = ?"
 
 
@@ -54,6 +56,12 @@ class Journal:
     def _meta(self, key: str) -> str:
         return str(self._database.rows("SELECT value FROM meta WHERE key = ?", (key,))[0][0])
 
+    def expect(self, ids: Iterable[str]) -> None:
+        """Note ids that are about to be copied: after a kill they may be there, or still be on their way."""
+        with self._database.transaction() as writer:
+            insert = "INSERT OR IGNORE INTO copied (id, digest) VALUES (?, ?)"
+            writer.executemany(insert, ((id, UNKNOWN) for id in ids))
+
     def note(self, copied: Iterable[tuple[str, str]], after: int) -> None:
         """Note ids that were copied, with their digests, and the number of the last."""
         with self._database.transaction() as writer:
@@ -63,11 +71,11 @@ class Journal:
         self.after = after
 
     def count(self) -> int:
-        """Return how many documents have been copied and not been removed since."""
+        """Return how many documents have been copied, or may have been, and not been removed since."""
         return int(self._database.rows("SELECT count(*) FROM copied")[0][0])
 
     def digests(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return the digests of those of the ids that were copied."""
+        """Return the digests of those of the ids that were copied or may have been; UNKNOWN for the latter."""
         return dict(self._database.rows_of("SELECT id, digest FROM copied WHERE id IN", ids))
 
     def sample(self, number: int) -> list[str]:

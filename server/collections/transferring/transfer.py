@@ -140,7 +140,9 @@ class Transfer:
         found = False
         while (page := await self.source.page(self._journal.after)).puts:
             found = True
-            untouched = await self._untouched([put.document.id for put in page.puts])
+            ids = [put.document.id for put in page.puts]
+            untouched = await self._untouched(ids)
+            await uninterrupted(partial(self._journal.expect, ids))
             self.written += await self.target.put(
                 [put for put in page.puts if put.document.id in untouched]
             )
@@ -181,7 +183,7 @@ class Transfer:
         before = await uninterrupted(lambda: self._journal.digests(ids))
         there = await self.target.of(ids)
         digests = await uninterrupted(lambda: {id: _digest(put) for id, put in there.items()})
-        return {id for id in ids if digests.get(id) == before.get(id)}
+        return {id for id in ids if digests.get(id) == (before.get(id) or None)}
 
     async def _prune(self) -> None:
         """Remove from the target what was never copied."""

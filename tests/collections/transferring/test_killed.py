@@ -65,8 +65,11 @@ def state(server: Server, name: str = "near") -> Any:
 
 
 def ended(server: Server, name: str = "near", seconds: float = 60) -> Any:
-    eventually(lambda: state(server, name)["state"] in ("done", "failed"), seconds)
-    return state(server, name)
+    end_by = time.monotonic() + seconds
+    while (found := state(server, name))["state"] not in ("done", "failed"):
+        assert time.monotonic() < end_by, found
+        time.sleep(0.05)
+    return found
 
 
 def everything(server: Server, name: str) -> dict[str, Any]:
