@@ -23,10 +23,11 @@ PAGE_DOCUMENTS, PAGE_BYTES = 256, 1 << 20
 
 
 class Page(NamedTuple):
-    """The next documents, none at the end. last: the number of the last of them."""
+    """The next documents, none at the end. last: the number of the last of them. is_full: others may follow."""
 
     puts: Sequence[Put]
     last: int
+    is_full: bool
 
 
 class Place(Protocol):
@@ -95,9 +96,10 @@ class LocalPlace:
         def read() -> Page:
             documents = self._live.collection.documents
             with documents.snapshot():
-                found, _ = documents.page_within(after, PAGE_DOCUMENTS, None, PAGE_BYTES)
+                found, cut = documents.page_within(after, PAGE_DOCUMENTS, None, PAGE_BYTES)
                 puts = self._puts([document for _, document in found])
-            return Page(puts, found[-1][0] if found else after)
+            is_full = cut or len(found) == PAGE_DOCUMENTS
+            return Page(puts, found[-1][0] if found else after, is_full)
 
         return await self._live.read(read)
 
@@ -168,11 +170,11 @@ class DatabasePlace:
     async def page(self, after: int) -> Page:
         def read(database: VectorDatabase, info: Info) -> Page:
             # How many documents fit is known by their texts; only then their vectors are read.
-            found, _ = reading.page(database, info, after, PAGE_DOCUMENTS, None, PAGE_BYTES)
+            found, cut = reading.page(database, info, after, PAGE_DOCUMENTS, None, PAGE_BYTES)
             entries = database.entries(info, after, len(found)) if found else []
-            return Page(
-                [_put_of(each) for each in entries], entries[-1].number if entries else after
-            )
+            last = entries[-1].number if entries else after
+            is_full = cut or len(found) == PAGE_DOCUMENTS
+            return Page([_put_of(each) for each in entries], last, is_full)
 
         return await self._collection.ask(read)
 

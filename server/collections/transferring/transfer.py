@@ -137,9 +137,10 @@ class Transfer:
         return await self._forget_gone() or copied
 
     async def _copy_new(self) -> bool:
-        found = False
-        while (page := await self.source.page(self._journal.after)).puts:
-            found = True
+        """Copy what is new, up to a page that is not full: the end must come although clients write."""
+        found, is_full = False, True
+        while is_full and (page := await self.source.page(self._journal.after)).puts:
+            found, is_full = True, page.is_full
             ids = [put.document.id for put in page.puts]
             untouched = await self._untouched(ids)
             await uninterrupted(partial(self._journal.expect, ids))

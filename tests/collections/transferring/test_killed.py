@@ -1,10 +1,9 @@
 """Transfers between this server's disk and a real PostgreSQL, whose server, command or database is killed meanwhile."""
 
+import json
 import os
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import pytest
 from server.databases.address import variable
 from tests.support.fakes import eventually
 from tests.support.postgres import NEWEST, PASSWORD, PostgresServer, postgres_server, programs
-from tests.support.processes import Server, environment, serving
+from tests.support.processes import Server, command, environment, serving
 
 pytest.importorskip("pg8000", reason="the client of PostgreSQL is not installed")
 if programs(NEWEST) is None:
@@ -73,8 +72,6 @@ def ended(server: Server, name: str = "near", seconds: float = 60) -> Any:
 
 
 def everything(server: Server, name: str) -> dict[str, Any]:
-    import json
-
     with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
         body = {"include_vectors": True}
         found = client.post(f"/collections/{name}/documents/export", json=body).text
@@ -90,7 +87,9 @@ def assert_same(server: Server, one: str, other: str) -> None:
         assert document.keys() == copy.keys()
         for name in document.keys() - {"vector", "vectors"}:
             assert document[name] == copy[name], name
-        vectors, copied = (np.atleast_2d(each.get("vectors") or each["vector"]) for each in (document, copy))
+        vectors, copied = (
+            np.atleast_2d(each.get("vectors") or each["vector"]) for each in (document, copy)
+        )
         cosines = (vectors * copied).sum(1) / (
             np.linalg.norm(vectors, axis=1) * np.linalg.norm(copied, axis=1)
         )
@@ -101,26 +100,76 @@ def test_killed_server_goes_on(toy_artifact: Path, tmp_path: Path) -> None:
     with postgres_server(NEWEST) as postgres:
         with beside(postgres, toy_artifact, tmp_path) as server:
             fill(server)
-            kill(server)
-        done = 0
-        for moment in (0.05, 0.3, 0.6):
+        copied = []
+        for moment, id in ((0.05, "5"), (0.3, "30"), (0.6, "600")):
             with beside(postgres, toy_artifact, tmp_path) as server:
-                begun = ask(server, "POST", "/collections/near/transfer", ORDER)
+                ask(server, "POST", "/collections/near/transfer", ORDER)
                 time.sleep(moment)
-                if state(server)["state"] == "running":
-                    done = max(done, state(server)["done"])
-                ask(server, "POST", "/collections/near/documents/delete", {"ids": [str(int(moment * 100))]})
+                copied.append(state(server)["done"])
+                # It may have been sent, and be on its way still.
+                ask(server, "POST", "/collections/near/documents/delete", {"ids": [id]})
                 kill(server)
-        print("before the last run", done, begun)
+        assert max(copied) > 0
         with beside(postgres, toy_artifact, tmp_path) as server:
             ask(server, "POST", "/collections/near/transfer", ORDER)
             found = ended(server)
             assert found["state"] == "done", found
-            assert found["done"] == NUMBER - 3 == found["total"]
+            assert found["done"] == found["total"] == NUMBER - 3
             assert found["others"] == 0
-            print(found)
+            # It did not begin again.
+            assert found["written"] <= NUMBER - max(copied)
             assert_same(server, "near", "there")
-            back = {"to": "back"}
-            ask(server, "POST", "/collections/there/transfer", back)
+            ask(server, "POST", "/collections/there/transfer", {"to": "back"})
             assert ended(server, "there")["state"] == "done"
             assert_same(server, "near", "back")
+
+
+def test_database_that_is_away_is_waited_for(toy_artifact: Path, tmp_path: Path) -> None:
+    with postgres_server(NEWEST) as postgres, beside(postgres, toy_artifact, tmp_path) as server:
+        fill(server)
+        ask(server, "POST", "/collections/near/transfer", ORDER)
+        for _ in range(2):
+            time.sleep(0.2)
+            postgres.stop(signal.SIGQUIT)
+            eventually(lambda: state(server)["state"] == "waiting")
+            assert "'main' does not answer" in state(server)["why"]
+            # The source is read and written as before.
+            body = {"documents": [document(1, "山川湖海")]}
+            assert ask(server, "POST", "/collections/near/documents", body)["stored"] <= 1
+            postgres.start()
+            eventually(lambda: state(server)["state"] != "waiting")
+        assert ended(server)["state"] == "done"
+        assert_same(server, "near", "there")
+
+
+def test_command_may_be_killed(toy_artifact: Path, tmp_path: Path) -> None:
+    with postgres_server(NEWEST) as postgres, beside(postgres, toy_artifact, tmp_path) as server:
+        fill(server)
+        asked = ("transfer", "near", "--to", "there", "--database", "main", "--alias", "law")
+        asked += ("--url", server.url)
+        began = subprocess.Popen(
+            command(*asked), stderr=subprocess.PIPE, text=True, env=environment()
+        )
+        eventually(lambda: state_or_none(server) is not None)
+        began.kill()
+        began.communicate()
+        found = subprocess.run(command(*asked), capture_output=True, text=True, env=environment())
+        assert found.returncode == 0, found.stderr
+        assert f"near is copied to there: {NUMBER:,} documents" in found.stdout
+        assert "law leads to there now" in found.stdout
+        assert f"copied {NUMBER:,}/{NUMBER:,}" in found.stderr
+        again = subprocess.run(command(*asked), capture_output=True, text=True, env=environment())
+        assert again.returncode == 0, again.stderr
+        assert "alias 'law' leads to 'there' already" in again.stdout
+        back = command("transfer", "there", "--to", "near", "--local", "--url", server.url)
+        found = subprocess.run(back, capture_output=True, text=True, env=environment())
+        assert (found.returncode, ", 0 written, 0 removed" in found.stdout) == (0, True)
+        refused = command("transfer", "near", "--to", "near", "--local", "--url", server.url)
+        found = subprocess.run(refused, capture_output=True, text=True, env=environment())
+        assert found.returncode == 1 and "the collection itself" in found.stderr
+
+
+def state_or_none(server: Server) -> Any:
+    with server.client() as client:
+        response = client.get("/collections/near/transfer")
+        return response.json() if response.is_success else None
