@@ -72,7 +72,10 @@ def inside() -> list[CollectionOperation]:
 
 async def begin(call: CollectionCall) -> Reply:
     """Begin to copy and answer at once. The same request again returns how far it is, or goes on after a kill."""
-    request, name = await decoded(call.body, TransferRequest), collection_name(call)
+    name = collection_name(call)
+    # A key without the right gets no other refusal.
+    call.collections.transfers_of(name)
+    request = await decoded(call.body, TransferRequest)
     to = normal(request.to)
     alias = None if request.alias is None else normal(request.alias)
     transfers = call.collections.transfers_of(name, to, *([] if alias is None else [alias]))
@@ -85,7 +88,7 @@ async def state(call: CollectionCall) -> Reply:
 
 
 async def stop(call: CollectionCall) -> Reply:
-    """Stop copying; what was copied stays, and the same transfer begun again goes on from there."""
+    """Stop copying, if it has not ended; the same transfer begun again goes on from there."""
     found = _last(call)
     await call.collections.transfers_of(found.source.name).stop(found.source.name)
     return _said(found)
