@@ -112,6 +112,7 @@ class Transfer:
         return None
 
     async def _copy(self) -> None:
+        self.done = await uninterrupted(self._journal.count)
         self.total = await self.source.count()
         for _ in range(PASSES):
             if not await self._pass():

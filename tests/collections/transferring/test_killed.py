@@ -16,22 +16,30 @@ import pytest
 
 from server.databases.address import variable
 from tests.support.fakes import eventually
-from tests.support.postgres import NEWEST, PASSWORD, PostgresServer, postgres_server, programs
+from tests.support.postgres import (
+    NEWEST,
+    PASSWORD,
+    PostgresServer,
+    free_port,
+    postgres_server,
+    programs,
+)
 from tests.support.processes import Server, command, environment, serving
 
 pytest.importorskip("pg8000", reason="the client of PostgreSQL is not installed")
 if programs(NEWEST) is None:
     pytest.skip("the programs of PostgreSQL are not installed", allow_module_level=True)
 
-NUMBER = 3_000
+NUMBER = 2_000
 ORDER = {"to": "there", "database": "main"}
 
 
 @contextmanager
-def beside(postgres: PostgresServer, artifact: Path, folder: Path) -> Iterator[Server]:
+def beside(postgres: PostgresServer, artifact: Path, folder: Path, *flags: str) -> Iterator[Server]:
     address = f"main={postgres.url(sslmode='disable', timeout_s='5')}"
     environ = environment(**{variable("main"): PASSWORD})
-    with serving(artifact, folder, "--vector-database", address, environ=environ) as server:
+    given = ("--vector-database", address, *flags)
+    with serving(artifact, folder, *given, environ=environ) as server:
         yield server
 
 
@@ -101,15 +109,15 @@ def test_killed_server_goes_on(toy_artifact: Path, tmp_path: Path) -> None:
         with beside(postgres, toy_artifact, tmp_path) as server:
             fill(server)
         copied = []
-        for moment, id in ((0.05, "5"), (0.3, "30"), (0.6, "600")):
+        # Before the first page, after it, and later; the document may be on its way when it is deleted.
+        for least, id in ((0, "5"), (1, "30"), (NUMBER // 2, str(NUMBER // 2 + 99))):
             with beside(postgres, toy_artifact, tmp_path) as server:
                 ask(server, "POST", "/collections/near/transfer", ORDER)
-                time.sleep(moment)
-                copied.append(state(server)["done"])
-                # It may have been sent, and be on its way still.
+                while (now := state(server))["done"] < least:
+                    assert now["state"] == "running", now
+                copied.append(now["done"])
                 ask(server, "POST", "/collections/near/documents/delete", {"ids": [id]})
                 kill(server)
-        assert max(copied) > 0
         with beside(postgres, toy_artifact, tmp_path) as server:
             ask(server, "POST", "/collections/near/transfer", ORDER)
             found = ended(server)
@@ -145,8 +153,8 @@ def test_database_that_is_away_is_waited_for(toy_artifact: Path, tmp_path: Path)
 def test_command_may_be_killed(toy_artifact: Path, tmp_path: Path) -> None:
     with postgres_server(NEWEST) as postgres, beside(postgres, toy_artifact, tmp_path) as server:
         fill(server)
-        asked = ("transfer", "near", "--to", "there", "--database", "main", "--alias", "law")
-        asked += ("--url", server.url)
+        order = ("--to", "there", "--database", "main", "--alias", "law")
+        asked = ("transfer", "near", *order, "--url", server.url)
         began = subprocess.Popen(
             command(*asked), stderr=subprocess.PIPE, text=True, env=environment()
         )
@@ -173,3 +181,24 @@ def state_or_none(server: Server) -> Any:
     with server.client() as client:
         response = client.get("/collections/near/transfer")
         return response.json() if response.is_success else None
+
+
+def test_command_waits_for_a_server_that_is_started_again(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    port = str(free_port())
+    url = f"http://127.0.0.1:{port}"
+    asked = command("transfer", "near", "--to", "there", "--database", "main", "--url", url)
+    with postgres_server(NEWEST) as postgres:
+        with beside(postgres, toy_artifact, tmp_path, "--port", port) as server:
+            fill(server)
+            began = subprocess.Popen(
+                asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+            )
+            eventually(lambda: state_or_none(server) is not None)
+            kill(server)
+        with beside(postgres, toy_artifact, tmp_path, "--port", port) as server:
+            out, err = began.communicate(timeout=60)
+            assert began.returncode == 0, err
+            assert f"near is copied to there: {NUMBER:,} documents" in out
+            assert_same(server, "near", "there")
