@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import health, openapi
-from server.api.administration import collections, copies, names, outbox, vocabulary
+from server.api.administration import collections, copies, names, outbox, transfer, vocabulary
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
@@ -327,6 +327,7 @@ def collection_operations() -> list[CollectionOperation]:
         *copies.inside(),
         *vocabulary.inside(),
         *outbox.inside(),
+        *transfer.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]

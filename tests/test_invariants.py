@@ -150,6 +150,8 @@ CONNECTS = "cli/connection.py"
 ASKS = {
     "cli/remote.py",
     "cli/running.py",
+    # Waits for a server that is started again.
+    "cli/exchange/followed_transfer.py",
     "cli/commands/opening.py",
     "cli/commands/agents.py",
     "cli/agents/tools.py",

@@ -184,6 +184,7 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/outbox/set-aside": {"whole": {}},
     "/documents/get": {"two": {"ids": ["a", "b"]}},
     "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
+    "/transfer": {"copy": {"to": "copy", "database": None, "prune": False}},
     "/reindex": {"same": {}},
     "/words": {"both": {"synonyms": [["AI", "人工智能"]], "stop_words": ["请问"]}},
     "/aliases/{alias}": {"laws": {"collection": "laws"}},

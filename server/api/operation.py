@@ -6,10 +6,11 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 import msgspec
 from starlette.types import Scope
 
-from server.api.replies import ErrorReply, Reply
+from server.api.replies import WAITING, ErrorReply, Headers, Reply
 from server.api.streaming.body_stream import BodyStream
 from server.auth.gate import HOLDER, REACHED, Needs
 from server.collections.administration.permitted import Collections, PermittedCollections
+from server.collections.external.collection import ExternalCollection
 from server.collections.external.kinds import Local, Readable, Writable
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
@@ -95,6 +96,13 @@ def checked_filter(given: dict[str, Any] | None) -> Filter | None:
     """Return the tree of a filter, or None where it keeps everything; raises InvalidRequest."""
     filter = parse(given) if given is not None else None
     return None if filter is None or fixed(filter) else filter
+
+
+def waiting_of(collection: Readable) -> Headers:
+    """Return the header that says how many writes wait for a vector database; none where none does."""
+    if not isinstance(collection, ExternalCollection) or not (writes := collection.waiting.writes):
+        return []
+    return [(WAITING, b"%d" % writes)]
 
 
 async def warnings_of(collection: Readable, filter: Filter | None) -> list[str] | msgspec.UnsetType:

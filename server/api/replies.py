@@ -56,6 +56,8 @@ MAX_LARGE_REPLIES = 8
 UNREAD_RETRY_S = 5
 # Header of a reply whose vectors have unit length although the request asked for others.
 NORMALIZED = b"x-normalized", b"true"
+# Header of a reply that is a document or documents alone: how many writes the vector database does not have yet.
+WAITING = b"x-waiting-writes"
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -38,6 +38,10 @@ JSON, OCTETS = "application/json", "application/octet-stream"
 Json = dict[str, Any]
 
 
+class Unreachable(StartupError):
+    """Raised where no server answers."""
+
+
 class KeyRefused(StartupError):
     """Raised where the server refuses the key, or gets none."""
 
@@ -168,7 +172,7 @@ class Server:
         return found
 
     async def ask(self, method: str, path: str, body: Json | None) -> Reply:
-        """Send a request and return the reply; raises StartupError if the server is unreachable."""
+        """Send a request and return the reply; raises Unreachable where no server answers."""
 
         def work(connection: http.client.HTTPConnection) -> Reply:
             content = None if body is None else encoded(body)
@@ -197,7 +201,7 @@ class Server:
         return await self._during(work)
 
     async def _during(self, work: Callable[[http.client.HTTPConnection], Reply]) -> Reply:
-        """Run work with a connection on a thread; raises StartupError if the server is unreachable."""
+        """Run work with a connection on a thread; raises Unreachable where no server answers."""
         connection = self._connection()
         try:
             return await asyncio.to_thread(work, connection)
@@ -210,7 +214,7 @@ class Server:
             raise error.why from None
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise StartupError(
+            raise Unreachable(
                 "{url} cannot be reached: {why}; is a server running there?", url=self.url, why=why
             ) from None
 

@@ -51,6 +51,38 @@ def documents_flags(parser: Parser, terminal: Terminal) -> None:
         target_flags(each, terminal)
 
 
+def transfer_flags(parser: Parser, terminal: Terminal) -> None:
+    words, add = terminal.words, parser.add_argument
+    add("collection", type=normal, metavar="COLLECTION", help=words("name of the collection"))
+    add(
+        "--to",
+        type=normal,
+        required=True,
+        metavar="NAME",
+        help=words("name of the copy, which is created if it is missing"),
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "--database", metavar="NAME", help=words("vector database that keeps the copy")
+    )
+    where.add_argument(
+        "--local", action="store_true", help=words("keep the copy on the disk of the server")
+    )
+    add(
+        "--alias",
+        type=normal,
+        metavar="NAME",
+        help=words("let an alias lead to the copy once it is whole"),
+    )
+    add(
+        "--prune",
+        action="store_true",
+        help=words("remove documents of the copy that the collection does not have"),
+    )
+    url_flag(parser, terminal)
+    add_flags(parser, terminal, "data", "log_level")
+
+
 def words_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, subcommands(parser)
     shown = add("get", vocabulary.get, words("print both lists as JSON"))

@@ -18,10 +18,17 @@ from server.cli.commands import (
     searching,
     serve,
     stored,
+    transfer,
 )
 from server.cli.commands import collections as of_collections
 from server.cli.commands import index as indexing
-from server.cli.document_flags import collections_flags, delete_flags, documents_flags, words_flags
+from server.cli.document_flags import (
+    collections_flags,
+    delete_flags,
+    documents_flags,
+    transfer_flags,
+    words_flags,
+)
 from server.cli.evaluation.flags import evaluate_flags
 from server.cli.exchange.bulk_flags import bulk_flags
 from server.cli.first_model import MODEL_ID, with_fetched_model
@@ -271,6 +278,12 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
         Message("compute the vectors of a collection again"),
         maintenance.reindex,
         _reindex_flags,
+    ),
+    (
+        "transfer",
+        Message("copy a collection into another store, with its vectors"),
+        transfer.transfer,
+        transfer_flags,
     ),
     ("key", Message("create, list and remove the keys of clients"), None, _key_flags),
     (

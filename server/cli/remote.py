@@ -224,6 +224,19 @@ class Remote:
             )
         show(stats.documents, stats.documents)
 
+    async def begin_transfer(self, order: Json, take: Callable[[Json], T]) -> T:
+        """Begin to copy the collection into another store; `take` gets how far that is."""
+        return await self._ask("POST", f"{self._path}/transfer", take, order)
+
+    async def transfer(self, take: Callable[[Json], T]) -> T | None:
+        """Return how far the last transfer is; None where none was begun since the server started."""
+        absent = "collection_not_found"
+
+        def taken(found: Json) -> T | None:
+            return take(found) if found else None
+
+        return await self._ask("GET", f"{self._path}/transfer", taken, absent=absent)
+
     async def sizes(self) -> dict[str, int | None]:
         """Return the number of documents of every collection, by name; None where its database does not say it."""
         return await self._ask(

@@ -19,6 +19,7 @@ from server.collections.overview.kept_maps import KeptMaps
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.reindexing import Reindexing
+from server.collections.transferring.transfers import Transfers
 from server.config import Config
 from server.errors import AlreadyExists, CollectionNotFound, InvalidRequest, ServerError
 from server.inference.comparison import SAME_VECTORS
@@ -61,6 +62,7 @@ class CollectionRegistry:
         self.external = ExternalCollections(
             folder.path, databases, config, models, self._queries, self.reads, metrics
         )
+        self.transfers = Transfers(folder.path, self)
         self._live = {name: self._opened(found) for name, found in folder.collections.items()}
         self._leaving: set[str] = set()
         self._coming: dict[str, asyncio.Task[LiveCollection]] = {}
@@ -243,6 +245,12 @@ class CollectionRegistry:
                 f"{name!r} is an alias of collection {self.aliases[name]!r}; {act} by its own name, or"
                 f" delete the alias: DELETE /aliases/{name}"
             )
+        self.check_idle(name, act)
+
+    def check_idle(self, name: str, act: str) -> None:
+        """Raise AlreadyExists while something else is done with a whole collection; act: what must wait."""
+        if self.transfers.uses(name):
+            raise AlreadyExists(f"collection {name!r} is being transferred; {act} afterwards")
         if name in self.reindexing or name in self._busy:
             what = "reindexed" if name in self.reindexing else "renamed, replaced or given an alias"
             raise AlreadyExists(f"collection {name!r} is being {what}; {act} afterwards")
@@ -381,6 +389,10 @@ class CollectionRegistry:
 
     # --- reindexing -----------------------------------------------------------------------------------
 
+    def transfers_of(self, name: str, *others: str) -> Transfers:
+        """Return the transfers; see `PermittedCollections`."""
+        return self.transfers
+
     async def reindex(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Reindexing:
         """Embed a collection's stored texts with this engine's model, in the background.
 
@@ -392,12 +404,9 @@ class CollectionRegistry:
         if live is None:
             raise CollectionNotFound(f"there is no collection {name!r} to reindex")
         total = await live.count()
-        if name in self.reindexing:
-            raise AlreadyExists(f"collection {name!r} is being reindexed already")
+        self.check_idle(name, "reindex it")
         if self._live.get(name) is not live:
             raise CollectionNotFound(f"there is no collection {name!r} any more")
-        if name in self._busy:
-            raise AlreadyExists(f"collection {name!r} is being renamed or replaced; try again")
         self.unfinished.pop(name, None)
         running = Reindexing(live, total, self._folder, chunks, engine)
         self.reindexing[name] = running
@@ -421,6 +430,7 @@ class CollectionRegistry:
 
     async def close(self) -> None:
         """Let writes and compaction end, write snapshots, and release the folder."""
+        await self.transfers.close()
         for running in list(self.reindexing.values()):
             running.task.cancel()
             await asyncio.wait([running.task])

@@ -13,6 +13,7 @@ stays in the file, with the reason, and is not sent any more.
 """
 
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,10 +39,11 @@ from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.database_path import WAL, beside
 
-VERSION = 1
+VERSION = 2
 META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID"
 # Keys of `meta` besides those of `Info`.
 DATABASE, THERE, LAST_LABEL, REFUSAL = "database", "there", "last_label", "refusal"
+IDENTITY = "identity"
 # Labels of a microsecond, as a number of bits.
 LABEL_BITS = 10
 OF_HEAD = "FROM writes WHERE aside IS NULL ORDER BY number LIMIT ?"
@@ -98,7 +100,10 @@ class Aside(NamedTuple):
 
 
 class Outbox:
-    """The file of one collection. Methods block, and may be called from any thread."""
+    """The file of one collection. Methods block, and may be called from any thread.
+
+    identity: random, of this very file: a collection that takes the name of another has its own.
+    """
 
     def __init__(self, path: Path, record: Record | None = None) -> None:
         """Open the file; record: for a file to be created. Raises StoreError."""
@@ -109,6 +114,7 @@ class Outbox:
         try:
             meta: dict[str, str] = dict(self._database.rows("SELECT key, value FROM meta"))
             self.record = Record(info_of(meta), meta[DATABASE], meta[THERE])
+            self.identity = meta[IDENTITY]
             self._last_label = int(meta[LAST_LABEL])
             self._refusal: str | None = meta.get(REFUSAL)
             rows = self._database.rows(
@@ -298,11 +304,14 @@ def _create(writer: Connection, record: Record) -> None:
     for statement in (META, *TABLE):
         writer.execute(statement)
     own = {DATABASE: record.database, THERE: record.there, LAST_LABEL: "0"}
+    own[IDENTITY] = str(uuid.uuid4())
     writer.executemany("INSERT INTO meta VALUES (?, ?)", {**meta_of(record.info), **own}.items())
 
 
 def _migrate(writer: Connection, version: int) -> None:
-    raise AssertionError(f"there is no migration from version {version}")
+    assert version == 1
+    # Files of version 1 had no identity.
+    _note(writer, IDENTITY, str(uuid.uuid4()))
 
 
 def _readable(row: Columns) -> Document | None:

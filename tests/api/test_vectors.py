@@ -49,7 +49,17 @@ KEYS_OF_MODEL = {
 }
 OF_DOCUMENTS = (
     *("/collections", "/documents", "/files", "/search", "/stats", "/reindex"),
-    *("/metadata", "/map", "/rename", "/aliases", "/backup", "/restore", "/words", "/outbox"),
+    *(
+        "/metadata",
+        "/map",
+        "/rename",
+        "/aliases",
+        "/backup",
+        "/restore",
+        "/words",
+        "/outbox",
+        "/transfer",
+    ),
 )
 
 

@@ -53,6 +53,7 @@ SERVER = (
     "collections/reading",
     "collections/writing",
     "collections/searching",
+    "collections/transferring",
     "databases",
     "databases/milvus",
     "databases/postgres",

@@ -5,7 +5,7 @@ import msgspec
 from server.api.body import prepared
 from server.api.documents.reply import ChangedDocuments, stored_form
 from server.api.documents.request import change, patch
-from server.api.operation import CollectionCall, readable_of, warnings_of
+from server.api.operation import CollectionCall, readable_of, waiting_of, warnings_of
 from server.api.replies import Reply, json_body
 from server.api.written import written
 from server.collections.external.abilities import refusal
@@ -30,9 +30,10 @@ async def change_one(call: CollectionCall) -> Reply:
     document = found.documents[0] if found.documents else await collection.get(id)
     if document is None:
         raise DocumentNotFound(f"there is no document {shown(id)} any more")
-    return await written(
+    reply = await written(
         call.collections.reads, len(document.text), lambda: json_body(stored_form(document))
     )
+    return reply._replace(headers=waiting_of(collection))
 
 
 async def change_many(call: CollectionCall) -> Reply:

@@ -5,7 +5,7 @@ from functools import partial
 from server.api.body import prepared
 from server.api.documents.reply import stored_form, with_vectors
 from server.api.documents.request import exported as requested
-from server.api.operation import CollectionCall, readable_of
+from server.api.operation import CollectionCall, readable_of, waiting_of
 from server.api.replies import NDJSON, Reply, json_body
 from server.api.streaming.reply_stream import begun
 from server.collections.reading.export import Export, exported
@@ -24,7 +24,8 @@ async def export(call: CollectionCall) -> Reply:
     pages = exported(
         collection, Export(filter, request.include_vectors, write), call.collections.reads
     )
-    return Reply(b"", content_type=NDJSON, stream=await begun(pages))
+    headers = waiting_of(collection)
+    return Reply(b"", headers=headers, content_type=NDJSON, stream=await begun(pages))
 
 
 def line(document: Document, parts: Parts | None, *, as_base64: bool) -> bytes:

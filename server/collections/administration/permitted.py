@@ -14,6 +14,7 @@ from server.collections.overview.kept_maps import KeptMaps
 from server.collections.read_threads import ReadThreads
 from server.collections.registry import CollectionRegistry, not_there
 from server.collections.reindexing import Reindexing
+from server.collections.transferring.transfers import Transfers
 from server.errors import CollectionNotFound, Forbidden
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
@@ -132,6 +133,14 @@ class PermittedCollections:
     async def reindex(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Reindexing:
         self._use(name)
         return await self._registry.reindex(name, chunks, engine)
+
+    def transfers_of(self, name: str, *others: str) -> Transfers:
+        """Return the transfers of a collection; others: a target and an alias, which must be permitted too."""
+        self._use(name)
+        for other in others:
+            self._check(other)
+            self._use(other)
+        return self._registry.transfers
 
     def backup(self, name: str) -> AsyncGenerator[bytes, None]:
         self._use(name)

@@ -6,8 +6,9 @@ only documents that are asked for by their ids are answered from the outbox too.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -29,12 +30,13 @@ from server.collections.writing.merge_patch import Changed, Patch, patched
 from server.collections.writing.outcome import Outcome
 from server.databases.database import Entry, VectorDatabase
 from server.databases.outbox import Aside, Outbox, Waiting
-from server.databases.outbox_rows import Delete, PreparedWrite, Put, prepared
+from server.databases.outbox_rows import Delete, PreparedWrite, Put, Write, prepared
 from server.errors import (
     AlreadyExists,
     CollectionNotFound,
     DatabaseAway,
     DatabaseBusy,
+    DatabaseRefused,
     EmptyInput,
     InvalidRequest,
     RequestTooLarge,
@@ -53,6 +55,8 @@ from server.types import Vectors, unit
 T = TypeVar("T")
 # Documents of one removal by filter, and of one change of metadata.
 MOST_REMOVED, MOST_CHANGED = 100_000, 1_000
+# Between two looks at a delivery that is waited for.
+PAUSE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +229,7 @@ class ExternalCollection:
                 " at once in a vector database; send several requests"
             )
         async with self._appending:
-            entries = await self._entries(list(patches))
+            entries = await self.entries(list(patches))
             changed, writes = await uninterrupted(lambda: _patched(entries, patches))
             missing = [id for id in patches if id not in entries]
             if not writes:
@@ -241,6 +245,47 @@ class ExternalCollection:
             return 0
         self._shared.check_room(sum(write.bytes for write in writes))
         return await uninterrupted(lambda: self.outbox.append(writes))
+
+    # --- for a transfer -----------------------------------------------------------------------------
+
+    async def send(self, writes: Sequence[Write]) -> None:
+        """Append writes as they are, and wait until the database has them.
+
+        Raises DatabaseAway while it does not answer, DatabaseRefused where it refuses a write.
+        """
+        if not writes:
+            return
+        rows = await uninterrupted(
+            lambda: [
+                prepared(
+                    replace(each, vectors=unit(each.vectors)) if isinstance(each, Put) else each
+                )
+                for each in writes
+            ]
+        )
+        async with self._appending:
+            number = await self._append(rows)
+        while not await self.delivery.reached(number):
+            await self._pause()
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """Let writes wait in the block; those before it have reached the database. Raises as `send`."""
+        async with self._appending:
+            while self.waiting.writes:
+                await self._pause()
+            yield
+
+    async def _pause(self) -> None:
+        """Wait a moment for the delivery; raises DatabaseAway or DatabaseRefused where it cannot go on."""
+        self._check_there()
+        if (reason := self.outbox.refusal) is not None:
+            raise DatabaseRefused(
+                f"a write to collection {self.name!r} is refused, and what follows waits behind it:"
+                f" {reason}; see /collections/{self.name}/outbox"
+            )
+        self.connection.check()
+        await asyncio.sleep(PAUSE_S)
 
     # --- searching ----------------------------------------------------------------------------------
 
@@ -296,10 +341,11 @@ class ExternalCollection:
         """Return the documents of these ids that exist, with their chunks and vectors."""
         return {
             id: (entry.document, reading.parts_of(entry))
-            for id, entry in (await self._entries(ids)).items()
+            for id, entry in (await self.entries(ids)).items()
         }
 
-    async def _entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+    async def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Return the documents of these ids that exist, as a database stores them."""
         waiting = await self._local(lambda: self.outbox.latest_entries(ids))
         every: dict[str, Entry | None] = dict(waiting)
         if asked := [id for id in dict.fromkeys(ids) if id not in waiting]:

@@ -51,6 +51,9 @@ def test_no_acknowledged_write_is_lost(toy_artifact: Path, tmp_path: Path) -> No
         got = ask(server, "GET", "/collections/far/documents/25")
         assert got["text"] == "山川湖海 25"
         with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+            changed = client.patch("/collections/far/documents/25", json={"metadata": {"m": 1}})
+        assert (changed.status_code, changed.headers["x-waiting-writes"]) == (200, "33")
+        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
             assert client.get("/collections/far/documents/0").status_code == 404
             for response in (
                 client.get("/collections/far/documents/5"),
@@ -62,8 +65,8 @@ def test_no_acknowledged_write_is_lost(toy_artifact: Path, tmp_path: Path) -> No
                 assert int(response.headers["retry-after"]) >= 1
         stats = ask(server, "GET", "/collections/far")
         assert stats["documents"] is None and not stats["database"]["up"]
-        assert stats["database"]["waiting"] == 32
-        assert server.metric("outbox_writes", database="main") == 32
+        assert stats["database"]["waiting"] == 33
+        assert server.metric("outbox_writes", database="main") == 33
         assert server.metric("vector_database_up", database="main") == 0
         kill(server)
 
