@@ -236,7 +236,11 @@ class Config:
                 name=max(names, key=names.count),
             )
         _check_hosts(self.allowed_hosts)
-        databases_in(self.vector_database)
+        if databases_in(self.vector_database) and not self.keeps_collections:
+            raise BadSettings(
+                "vector_database is given, and with collections off there is nothing to keep in it; leave out"
+                " one of the two"
+            )
         if self.trace_endpoint and not URL.fullmatch(self.trace_endpoint):
             raise BadSettings(
                 "trace_endpoint {url!r} is not a URL such as http://127.0.0.1:4318/v1/traces",

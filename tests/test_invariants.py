@@ -90,6 +90,8 @@ ONE_FILE = {
         "bulk/scanning.py",
         "bulk/parts.py",
         "bulk/filling.py",
+        # Its errors only, which workers send back.
+        "bulk/cluster.py",
     },
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
     "prometheus_client": {

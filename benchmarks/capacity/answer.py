@@ -7,15 +7,16 @@ from typing import Any
 from benchmarks.capacity.databases import DATABASES
 from benchmarks.capacity.measured import Measured
 from benchmarks.capacity.plan import Load, Plan, Site
-from benchmarks.capacity.quantity import shown_bytes, shown_count, shown_time
+from benchmarks.capacity.quantity import shown_bytes, shown_count, shown_rate, shown_time
 
 
 def sentences(load: Load, site: Site, known: Measured, made: Plan) -> Iterator[str]:
     """Yield the lines of the answer."""
-    machines = f"{made.nodes} machine{'s' if made.nodes > 1 else ''} of {site.cores} cores"
+    machines = f"{made.nodes:,} machine{'s' if made.nodes > 1 else ''} of {site.cores} cores"
     found = made.latency
     yield (
-        f"{shown_count(load.documents)} documents and {load.queries_s:,.4g} searches/s need {machines}"
+        f"{shown_count(load.documents)} document{'s' if load.documents > 1 else ''}"
+        f" and {shown_rate(load.queries_s)} searches/s need {machines}"
         f" and {shown_bytes(made.memory_bytes)} of memory each:"
         f" p50 {shown_time(found.p50_s)}, p99 {shown_time(found.p99_s)},"
         f" {found.busy:.0%} of what the cores can do."
@@ -40,7 +41,7 @@ def sentences(load: Load, site: Site, known: Measured, made: Plan) -> Iterator[s
 def _of_database(load: Load, site: Site, known: Measured, made: Plan) -> Iterator[str]:
     database = DATABASES[site.store]
     yield (
-        f"{database.name}: {shown_bytes(made.database_bytes)} of memory on {made.database_nodes}"
+        f"{database.name}: {shown_bytes(made.database_bytes)} of memory on {made.database_nodes:,}"
         f" machines of {shown_bytes(site.database_bytes)}, by its documentation, not measured:"
         f" {database.formula} ({database.source})."
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks.capacity.databases import DATABASES
 from benchmarks.capacity.measured import LAW_TOKENS, SHIPPED_DIMENSION, Measured
+from benchmarks.capacity.quantity import shown_rate
 from benchmarks.capacity.queueing import (
     Overloaded,
     Seconds,
@@ -111,12 +112,17 @@ class Impossible(Exception):
 
 def plan(load: Load, site: Site, measured: Measured) -> Plan:
     """Return what the load needs; raises Impossible."""
+    if site.store == "local" and site.database_s:
+        raise Impossible(
+            "--database-time is of a database, and documents in a local store have none: name it with --store"
+        )
     least = lonely(replace(load, documents=1), site, measured)
     if least > load.p99_s:
         raise Impossible(
             f"a p99 of {load.p99_s * 1e3:.1f} ms cannot be kept: a query of {load.query_tokens} tokens"
             f" with no other request and nothing to search among already takes {least * 1e3:.1f} ms,"
             f" {measured.http_s * 1e3:.1f} ms of it outside the model"
+            f"{f', {site.database_s * 1e3:,.1f} ms in the database' if site.database_s else ''}"
         )
     most_documents, limit = one_machine(load, site, measured)
     if site.store == "local" and load.documents > most_documents:
@@ -169,7 +175,7 @@ def _enough(load: Load, site: Site, measured: Measured) -> tuple[int, Latency]:
         if high > MOST_NODES:
             raise Impossible(
                 f"more than {MOST_NODES:,} machines of {site.cores} cores would be needed for"
-                f" {load.queries_s:,.4g} searches and {load.writes_s:,.4g} new documents a second"
+                f" {shown_rate(load.queries_s)} searches and {shown_rate(load.writes_s)} new documents a second"
                 f"{', which are written to each of them' if site.store == 'local' else ''}"
             )
     low = max(site.replicas, high // 2 + 1) if high > site.replicas else high
@@ -299,7 +305,11 @@ def one_machine(load: Load, site: Site, measured: Measured) -> tuple[float, str]
             return memory(some, local, measured) <= site.memory_bytes
         if limit == "disk":
             return disk(some, local, measured) <= site.disk_bytes
-        return lonely(some, local, measured) <= load.p99_s
+        try:
+            return lonely(some, local, measured) <= load.p99_s
+        except Overloaded:
+            # Even one search in a quarter of an hour would not end before the next.
+            return False
 
     ends = {limit: _last_that(partial(fits, limit)) for limit in LIMITS}
     least = min(ends, key=ends.__getitem__)

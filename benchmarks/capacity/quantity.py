@@ -50,10 +50,15 @@ def whole(text: str, high: float = 1e12) -> int:
 
 def shown_count(number: float) -> str:
     """Return a large number as people read it: 50 million."""
-    for size, name in ((1e9, "billion"), (1e6, "million")):
+    for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if number >= size:
             return f"{number / size:.3g} {name}"
     return f"{number:,.0f}"
+
+
+def shown_rate(number: float) -> str:
+    """Return a rate without the exponent that a large one would have."""
+    return f"{number:,.0f}" if number >= 1e3 else f"{number:.4g}"
 
 
 def shown_time(seconds: float) -> str:
@@ -68,4 +73,4 @@ def shown_bytes(number: float) -> str:
     """Return an amount of memory or disk."""
     if number >= 1e12:
         return f"{number / 1e12:,.1f} TB"
-    return f"{number / 1e9:,.1f} GB"
+    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"

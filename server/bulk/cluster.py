@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import pyarrow as pa
 from distributed import (
     Client,
     Future,
@@ -139,7 +140,7 @@ class Workers:
                 " more",
                 number=error.allowed_failures + 1,
             ) from None
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
             raise StoreError("a file could not be read or written: {why}", why=error) from None
         except FutureCancelledError:
             raise StoreError(

@@ -113,8 +113,8 @@ def _known(asked: Fill) -> Iterator[tuple[bytes, Vectors]]:
         other = range_of(path)
         if other is None or not other.meets(asked.range):
             continue
-        facts = facts_of(path)
-        if facts is not None and facts.fingerprint == asked.space.fingerprint:
+        facts, space = facts_of(path), asked.space
+        if facts and (facts.fingerprint, facts.dimension) == (space.fingerprint, space.dimension):
             yield from vectors_in(path)
     yield from journal.read(asked.journals, asked.range.name, asked.space.dimension)
 

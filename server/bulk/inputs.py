@@ -53,9 +53,11 @@ def find_files(given: Sequence[str], out: Path) -> list[str]:
     out: the absolute path of the folder of results, which is never read. Raises BadSettings where one gives nothing.
     """
     found: dict[str, None] = {}
+    # subtle: either may be reached over a link.
+    own = {out, out.resolve()}
     for name in given:
         some = [os.path.abspath(each) for each in _matching(name)]
-        some = [each for each in some if out not in Path(each).parents]
+        some = [each for each in some if own.isdisjoint(_folders(each))]
         if not some:
             raise BadSettings(
                 "{name} is no file, folder or pattern with files of {suffixes}",
@@ -64,6 +66,10 @@ def find_files(given: Sequence[str], out: Path) -> list[str]:
             )
         found |= dict.fromkeys(some)
     return list(found)
+
+
+def _folders(file: str) -> set[Path]:
+    return {*Path(file).parents, *Path(file).resolve().parents}
 
 
 def _matching(name: str) -> list[str]:
@@ -80,13 +86,17 @@ def format_of(name: str) -> str | None:
     return next((SUFFIXES[each] for each in SUFFIXES if lower.endswith(each)), None)
 
 
+def state_of(file: str) -> tuple[int, int]:
+    """Return size and time of change of a file; raises OSError."""
+    found = os.stat(file)
+    return found.st_size, found.st_mtime_ns
+
+
 def units_of(files: Sequence[str]) -> Iterator[Unit]:
     """Yield the units of files, in order; raises BadSettings for one that cannot be opened."""
     for file in files:
         try:
-            found = os.stat(file)
-            state = found.st_size, found.st_mtime_ns
-            yield from _units(file, format_of(file) or "", state)
+            yield from _units(file, format_of(file) or "", state_of(file))
         except (OSError, pa.ArrowException) as error:
             raise BadSettings("{file} cannot be read: {why}", file=file, why=error) from None
 

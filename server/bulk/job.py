@@ -23,6 +23,7 @@ from server.bulk.manifest import (
     Output,
     check_continues,
     locked,
+    set_aside,
     write_output,
 )
 from server.bulk.parts import Range, Space, facts_of, number_of_parts, range_of
@@ -86,6 +87,7 @@ def run(job: Job, show: Show) -> Done:
         with workers(job.address, job.threads, work / "dask", job.artifact, space) as some:
             scans = [Scan(unit, job.layout, work / RUNS, job.is_strict) for unit in units]
             notes = _scan(some, scans, show)
+            set_aside(job.out)
             filled = _fill(job, some, space, scans, notes, show)
         output = _finish(job, space, files, scans, notes, filled)
         # A task that a killed run has left on a cluster may still write there.
@@ -167,7 +169,7 @@ def _finish(
     notes: Sequence[Scanned],
     filled: Sequence[Filled],
 ) -> Output:
-    """Write rejects and manifest, and delete parts of another division of the digests."""
+    """Write rejects, delete parts of another division of the digests, and write the manifest."""
     _check_parts(job.out, space, filled)
     rejected = _write_rejects(job, scans, notes, filled)
     output = Output(
@@ -180,10 +182,11 @@ def _finish(
         rows=sum(each.rows for each in filled),
         rejected=rejected,
     )
-    write_output(job.out, output)
+    # Before the manifest: with it, every part that is there counts.
     for path in job.out.glob("part-*.parquet"):
         if range_of(path) and path.name not in output.parts:
             path.unlink()
+    write_output(job.out, output)
     return output
 
 

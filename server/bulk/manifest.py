@@ -2,8 +2,9 @@
 
 import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -47,6 +48,13 @@ def read_output(folder: Path) -> Output | None:
         raise BadSettings("{file} cannot be read: {why}", file=path, why=error) from None
 
 
+def set_aside(folder: Path) -> None:
+    """Make a folder incomplete until its run ends: its manifest goes where only the next run looks for it."""
+    (folder / WORK_FOLDER).mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):
+        (folder / MANIFEST_FILE).replace(folder / WORK_FOLDER / MANIFEST_FILE)
+
+
 def write_output(folder: Path, output: Output) -> None:
     with replacing(folder / MANIFEST_FILE) as file:
         file.write(msgspec.json.format(msgspec.json.encode(output), indent=2))
@@ -59,7 +67,7 @@ def check_continues(
 
     forget: whether rows of files that are not given now may go.
     """
-    before = read_output(folder)
+    before = read_output(folder) or read_output(folder / WORK_FOLDER)
     if before is None:
         return
     if before.fingerprint != space.fingerprint:
@@ -83,10 +91,23 @@ def check_continues(
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for one run; raises BadSettings while another one holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("wb") as file:
+    with _opened(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadSettings("another run writes to {out}; wait for its end", out=folder) from None
+        except OSError as error:
+            raise _cannot_write(folder, error) from None
         yield
+
+
+def _opened(folder: Path) -> BinaryIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / LOCK_FILE).open("ab")
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+
+
+def _cannot_write(folder: Path, error: OSError) -> BadSettings:
+    return BadSettings("--out {out} cannot be written: {why}", out=folder, why=error)

@@ -7,6 +7,7 @@ whether it is the right one can be seen without a record of what was done.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 from server.bulk.layout import Layout
 from server.bulk.scanning import run_schema
 from server.bulk.work_file import replacing
+from server.errors import BadSettings
 from server.types import Vectors
 
 # A part is held in memory with its vectors: 16 MB of them with 512 numbers each, and at most 128 MB.
@@ -130,29 +132,44 @@ def made_of(table: Any, layout: Layout) -> str:
 def facts_of(path: Path) -> Facts | None:
     """Return the metadata of a part, None where there is no such file or it is no part."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        return msgspec.json.decode(metadata[FACTS], type=Facts)
-    except (OSError, KeyError, pa.ArrowException, msgspec.MsgspecError):
+        schema = pq.read_schema(path)
+        facts = msgspec.json.decode((schema.metadata or {})[FACTS], type=Facts)
+        wanted = pa.list_(pa.float32(), facts.dimension), pa.binary(32)
+        found = schema.field("vector").type, schema.field("digest").type
+        return facts if found == wanted else None
+    except (OSError, KeyError, ValueError, pa.ArrowException, msgspec.MsgspecError):
         return None
 
 
 def vectors_in(path: Path) -> Iterator[tuple[bytes, Vectors]]:
-    """Yield digest and vector, float32 (D,), of each row of a part."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(GROUP_ROWS, columns=["digest", "vector"]):
-            yield from zip(
-                batch["digest"].to_pylist(), rows_of_vectors(batch["vector"]), strict=True
-            )
+    """Yield digest and vector, float32 (D,), of each row of a part; one that is damaged ends before the damage."""
+    with suppress(OSError, pa.ArrowException):
+        for batch in _batches(path, ["digest", "vector"]):
+            vectors = rows_of_vectors(batch["vector"])
+            if not np.isfinite(vectors).all():
+                return
+            yield from zip(batch["digest"].to_pylist(), vectors, strict=True)
 
 
 def rows_of_part(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a part by column; a vector is float32 (D,)."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(GROUP_ROWS):
+    """Yield the rows of a part by column; a vector is float32 (D,). Raises BadSettings for a damaged file."""
+    try:
+        for batch in _batches(path):
             names = [name for name in batch.schema.names if name != "vector"]
             rows = batch.select(names).to_pylist()
             for row, vector in zip(rows, rows_of_vectors(batch["vector"]), strict=True):
                 yield {**row, "vector": vector}
+    except (OSError, pa.ArrowException) as error:
+        raise BadSettings("{file} cannot be read: {why}", file=path, why=error) from None
+
+
+def _batches(path: Path, columns: list[str] | None = None) -> Iterator[Any]:
+    """Yield batches of a part; raises pa.ArrowException or OSError where it is damaged."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(GROUP_ROWS, columns=columns):
+            if batch["vector"].null_count:
+                raise pa.ArrowInvalid("a row has no vector")
+            yield batch
 
 
 def rows_of_vectors(column: Any) -> Vectors:
@@ -180,5 +197,7 @@ def write_part(path: Path, rows: Any, vectors: Vectors, layout: Layout, facts: F
             compression="zstd",
             # Neither makes vectors smaller.
             use_dictionary=[],
+            # A bit that changes on the disk would be another vector, and nobody would see it.
+            write_page_checksum=True,
             write_statistics=["id", "digest"],
         )

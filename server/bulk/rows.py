@@ -22,6 +22,7 @@ from server.messages.message import Message
 from server.sources.checked import NotADocument, checked
 from server.sources.columns import Columns, Roles, roles_of
 from server.sources.json_lines import MOST_SHAPES, parsed
+from server.sources.tables import check_names
 from server.store.records import Document
 
 # Bytes of a line, and characters of a field: as much as a server takes in one request.
@@ -29,6 +30,7 @@ MOST = 32 << 20
 BATCH_ROWS = 1024
 NO_HEADER = Message("it has no first line with the names of its columns")
 NOT_UTF8 = Message("not UTF-8")
+NO_VALUE = Message("it has a value that cannot be read, such as a time in nanoseconds")
 SURROGATE = Message("it has a lone surrogate, which is half a character")
 TOO_LONG = Message("a line has more than {most:,} bytes", most=MOST)
 # A field of the usual limit, 131,072 characters, would be an error in the middle of a book.
@@ -55,7 +57,7 @@ def rows_of(unit: Unit, layout: Layout) -> Iterator[Row]:
         for number, raw in READERS[unit.format](unit, layout):
             yield Row(number, raw if isinstance(raw, Message) else _document(raw, layout))
     except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
-        raise BadSettings("{file} cannot be read: {why}", file=unit.file, why=error) from None
+        raise _unreadable(unit, error) from None
 
 
 def _document(row: Mapping[str, Any], layout: Layout) -> Document | Message:
@@ -98,23 +100,48 @@ def _json(unit: Unit, layout: Layout) -> Iterator[Raw]:
 def _csv(unit: Unit, layout: Layout) -> Iterator[Raw]:
     with _opened(unit) as file:
         # Bytes that are no UTF-8 become lone surrogates, which only their own record has.
-        reader = csv.reader(_text_lines(unit, file))
-        header = next(reader, None)
+        reader = csv.reader(_text_lines(unit, file), strict=True)
+        try:
+            header = next(reader, None)
+        except csv.Error as error:
+            raise _unreadable(unit, str(error)) from None
         if not header:
-            raise BadSettings("{file} cannot be read: {why}", file=unit.file, why=NO_HEADER)
-        number = 0
+            raise _unreadable(unit, NO_HEADER)
+        if not _is_utf8(header):
+            raise _unreadable(unit, NOT_UTF8)
+        _check_names(unit, header, layout)
+        number, line = 0, reader.line_num
         while True:
+            number += 1
             try:
                 record = next(reader, None)
             except csv.Error as error:
-                number += 1
-                yield number, Message("{why}", why=str(error))
-                continue
-            if record is None:
-                return
-            number += 1
-            if record:
-                yield number, _record(header, record)
+                why = Message("{why}", why=str(error))
+                if reader.line_num > line + 1:
+                    # A quote that is not closed has taken in other records, and nobody knows how many.
+                    raise _unreadable(
+                        unit, Message("record {number:,}: {why}", number=number, why=why)
+                    ) from None
+                yield number, why
+            else:
+                if record is None:
+                    return
+                if record:
+                    yield number, _record(header, record)
+            line = reader.line_num
+
+
+def _unreadable(unit: Unit, why: object) -> BadSettings:
+    return BadSettings("{file} cannot be read: {why}", file=unit.file, why=why)
+
+
+def _check_names(unit: Unit, names: Sequence[str], layout: Layout) -> None:
+    """Raise BadSettings for columns that cannot be told apart, or without one of the texts."""
+    try:
+        check_names(names)
+        _roles(tuple(names), layout.columns)
+    except NotADocument as error:
+        raise _unreadable(unit, error.sentence) from None
 
 
 def _record(header: Sequence[str], record: Sequence[str]) -> Mapping[str, str] | Message:
@@ -141,7 +168,7 @@ def _text_lines(unit: Unit, file: BinaryIO) -> Iterator[str]:
     for number, line in enumerate(_lines(file, 0, 0)):
         if isinstance(line, Message):
             # The records behind it may be parts of it, so that nothing there is certain.
-            raise BadSettings("{file} cannot be read: {why}", file=unit.file, why=line)
+            raise _unreadable(unit, line)
         yield line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
 
 
@@ -184,12 +211,8 @@ def _opened(unit: Unit) -> BinaryIO:
 def _parquet(unit: Unit, layout: Layout) -> Iterator[Raw]:
     with pq.ParquetFile(unit.file) as file:
         names = file.schema_arrow.names
-        try:
-            roles = _roles(tuple(names), layout.columns)
-        except NotADocument as error:
-            raise BadSettings(
-                "{file} cannot be read: {why}", file=unit.file, why=error.sentence
-            ) from None
+        _check_names(unit, names, layout)
+        roles = _roles(tuple(names), layout.columns)
         read = {roles.text, roles.title, roles.id, *(each.name for each in layout.kept)}
         wanted = [name for name in names if name in read]
         groups = list(range(unit.begin, unit.end))
@@ -198,17 +221,21 @@ def _parquet(unit: Unit, layout: Layout) -> Iterator[Raw]:
             columns = [_values(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 number += 1
-                if any(isinstance(each, Message) for each in values):
-                    yield number, NOT_UTF8
+                wrong = next((each for each in values if isinstance(each, Message)), None)
+                if wrong is not None:
+                    yield number, wrong
                 else:
                     yield number, dict(zip(batch.schema.names, values, strict=True))
 
 
 def _values(column: Any) -> list[Any]:
-    """Return the values of a column, NOT_UTF8 for a text that is not; Arrow does not check them."""
+    """Return the values of a column, a message for each that cannot be read; Arrow does not check them.
+
+    Times in nanoseconds, and days beyond Python's, are no values in Python.
+    """
     try:
         return list(column.to_pylist())
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return [_value(each) for each in column]
 
 
@@ -217,6 +244,8 @@ def _value(scalar: Any) -> Any:
         return scalar.as_py()
     except UnicodeDecodeError:
         return NOT_UTF8
+    except (ValueError, OverflowError):
+        return NO_VALUE
 
 
 READERS: Mapping[str, Callable[[Unit, Layout], Iterator[Raw]]] = {

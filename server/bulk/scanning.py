@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from server.bulk.inputs import Unit
+from server.bulk.inputs import Unit, state_of
 from server.bulk.layout import Layout
 from server.bulk.rows import rows_of
 from server.bulk.work_file import replacing
@@ -33,7 +33,8 @@ PLACE = [pa.field("file", pa.string()), pa.field("begin", pa.int64()), pa.field(
 class Scanned(msgspec.Struct, frozen=True):
     """The note of a unit that has been read.
 
-    lines: rows that its reader counted, also those that are no documents. characters: of the documents.
+    lines: rows that its reader counted, also those that are no documents. characters: of all that is kept of
+    the documents.
     """
 
     runs: int
@@ -108,6 +109,9 @@ def scan(asked: Scan) -> Scanned:
     with replacing(asked.rejects) as rejects:
         for line in found.rejects():
             rejects.write(line)
+    if state_of(asked.unit.file) != asked.unit.state:
+        # Another unit of the file, or this one, may have seen it as it was before.
+        raise BadSettings("{file} changed while it was read; run it again", file=asked.unit.file)
     note = Scanned(found.runs, found.rows, found.characters, found.lines, found.rejected)
     with replacing(asked.note) as file:
         file.write(msgspec.json.encode(note))
@@ -144,7 +148,7 @@ class _Run:
                 yield reject_line(unit.file, unit.begin, number, row)
                 continue
             self._held.append((number, row))
-            self._size += len(row.text)
+            self._size += _size_of(row)
             if len(self._held) == RUN_ROWS or self._size > RUN_CHARACTERS:
                 self._flush()
         self._flush()
@@ -159,6 +163,12 @@ class _Run:
         self.rows += len(self._held)
         self.characters += self._size
         self._held, self._size = [], 0
+
+
+def _size_of(document: Document) -> int:
+    """Return the characters that are held of a document."""
+    shown = (document.title, document.text, *document.metadata.values())
+    return sum(len(each) for each in shown if isinstance(each, str))
 
 
 def _table(asked: Scan, rows: Sequence[tuple[int, Document]]) -> Any:

@@ -8,7 +8,6 @@ with eight clients that always ask, two requests of one drain (2026-11-30).
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 
 
 class Backlog:
@@ -23,11 +22,21 @@ class Backlog:
         self._listening.setblocking(False)
         self.of_port = self._listening.family != socket.AF_UNIX
 
-    def take(self) -> Iterator[socket.socket]:
-        """Yield each connection, which the caller closes, and then close the socket."""
-        with self._listening, suppress(OSError):
-            # BlockingIOError: there is none left.
-            while True:
-                connection, _ = self._listening.accept()
+    def take(self, most: int) -> Iterator[socket.socket]:
+        """Yield each connection, which the caller closes, and then close the socket.
+
+        most: connections that can wait here. Those that come meanwhile are not waited for: a crowd of clients would
+        keep this going for as long as it likes.
+        """
+        with self._listening:
+            for _ in range(most):
+                try:
+                    connection, _ = self._listening.accept()
+                except ConnectionAbortedError:
+                    # Its client has left, and others wait behind it.
+                    continue
+                except OSError:
+                    # BlockingIOError: there is none left.
+                    return
                 connection.setblocking(False)
                 yield connection

@@ -323,7 +323,8 @@ class _FirstServer(_Server):
         if self._unix_socket is not None:
             self._unix_socket.close()
         for backlog in waiting:
-            for connection in backlog.take():
+            # The kernel lets one more wait than it was asked to.
+            for connection in backlog.take(self.config.backlog + 1):
                 protocol = self._of_port if backlog.of_port else self._protocol
                 self.adopt(Message(Kind.CONNECTION, connection=connection), protocol)
         if waiting:

@@ -50,6 +50,7 @@ class WorkerPool:
         self._handles = [WorkerHandle(number, config) for number in range(1, config.workers)]
         self._tasks: list[asyncio.Task[None]] = []
         self._dealt = 0
+        self._is_draining = False
         # What workers that ended had counted.
         self._past = ""
 
@@ -92,6 +93,8 @@ class WorkerPool:
             await asyncio.sleep(pause)
             try:
                 await handle.start(adopt)
+                if self._is_draining:
+                    handle.drain()
             except StartupError as error:
                 log.error("%s", error.english)
             except Exception:
@@ -117,6 +120,7 @@ class WorkerPool:
 
     def drain(self) -> None:
         """Let each close its connections after their next answers."""
+        self._is_draining = True
         for handle in self._handles:
             handle.drain()
 

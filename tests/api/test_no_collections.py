@@ -43,6 +43,18 @@ def test_it_computes_and_is_ready_without_a_data_folder(
     assert not (node.log.parent / "data").exists()
 
 
+def test_collections_that_it_leaves_alone_are_reported(toy_artifact: Path, tmp_path: Path) -> None:
+    with serving(toy_artifact, tmp_path) as server, server.client() as client:
+        client.post("/collections", json={"name": "laws"}).raise_for_status()
+    with serving(toy_artifact, tmp_path, *OFF) as server:
+        assert "has collections, and this server answers none" in server.log.read_text()
+
+
+def test_a_vector_database_beside_it_is_refused() -> None:
+    with pytest.raises(BadSettings, match="nothing to keep in it"):
+        Config(collections="off", vector_database="q=qdrant://127.0.0.1")
+
+
 @pytest.mark.parametrize("operation", collection_operations(), ids=lambda each: each.path)
 def test_every_operation_of_collections_is_refused_by_name(
     client: httpx.Client, operation: CollectionOperation

@@ -125,6 +125,63 @@ def test_wrong_rows_are_listed_with_their_places(toy_artifact: Path, tmp_path: P
     assert not list((tmp_path / "strict").glob("part-*"))
 
 
+def test_a_csv_whose_records_cannot_be_told_apart_is_an_error(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    for content, why in (
+        (b'id,text\n1,"open\n2,b\n3,c\n', "record 1: unexpected end of data"),
+        ("编号,正文\n1,墨\n".encode("gb18030"), "not UTF-8"),
+        (b"id,text,text\n1,a,b\n", "two columns are named"),
+        (b"id,words\n1,a\n", "no column is named text"),
+    ):
+        (tmp_path / "a.csv").write_bytes(content)
+        arguments = ("embed", tmp_path / "a.csv", "--out", tmp_path / "out")
+        _, error = run(*arguments, "--model", toy_artifact, status=1)
+        assert why in error and "a.csv cannot be read" in error
+    # A quote that spoils its own line only costs that line.
+    (tmp_path / "a.csv").write_bytes(b'id,text\n1,"in"side"\n2,b\n')
+    assert embed(toy_artifact, tmp_path / "out", tmp_path / "a.csv") == (1, 1, 0, 1)
+
+
+def test_values_that_python_has_not_cost_their_rows_only(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ids = pa.array([1, None], pa.timestamp("ns"))
+    pq.write_table(pa.table({"id": ids, "text": ["a", "b"]}), tmp_path / "a.parquet")
+    out = tmp_path / "out"
+    assert embed(toy_artifact, out, tmp_path / "a.parquet") == (1, 1, 0, 1)
+    assert "cannot be read" in rejects(out)[0]["why"]
+
+
+def test_results_behind_a_link_are_no_input(toy_artifact: Path, tmp_path: Path) -> None:
+    given = tmp_path / "in"
+    (given / "real").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(given / "real")
+    write_jsonl(given / "a.jsonl", corpus(20))
+    for _ in range(2):
+        arguments = ("embed", given, "--with-text", "--out", tmp_path / "link")
+        run(*arguments, "--model", toy_artifact)
+        assert manifest(tmp_path / "link")["files"] == [str(given / "a.jsonl")]
+
+
+def test_damaged_vectors_are_computed_again(
+    toy_artifact: Path, toy_model: Model, tmp_path: Path
+) -> None:
+    rows, more, out = corpus(200), corpus(5, 9), tmp_path / "out"
+    given = write_jsonl(tmp_path / "a.jsonl", rows)
+    embed(toy_artifact, out, given)
+    (part,) = out.glob("part-*.parquet")
+    damaged = bytearray(part.read_bytes())
+    damaged[len(damaged) // 2] ^= 0x40
+    part.write_bytes(damaged)
+    write_jsonl(given, [*rows, *more])
+    embed(toy_artifact, out, given)
+    check_truth(out, [*rows, *more], toy_model)
+
+
 def test_columns_are_named_typed_and_copied(toy_artifact: Path, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"key": "a", "body": "墨池", "head": "文房", "year": 2024, "price": 1.5, "new": True},

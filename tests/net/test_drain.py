@@ -1,6 +1,7 @@
 """Draining: after SIGTERM a server is not ready, answers everything for a while, and then ends."""
 
 import json
+import os
 import signal
 import socket
 import time
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from server.net.backlog import Backlog
 from tests.net.test_socket import Replies, connect, refuses_connections, request
 from tests.net.test_tls import certificate, flags_of
+from tests.net.test_worker_pool import sockets_to, workers_of
 from tests.support.fakes import eventually
 from tests.support.processes import TRUSTING, Server, serving
 
@@ -56,6 +59,47 @@ def test_a_second_signal_does_not_wait(toy_artifact: Path, tmp_path: Path) -> No
         eventually(lambda: is_draining(server))
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 128 + signal.SIGTERM
+
+
+def test_a_worker_that_starts_again_meanwhile_drains_too(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    flags = ("--drain-s", "3600", "--workers", "2")
+    with serving(toy_artifact, tmp_path, *flags) as server:
+        (old,) = workers_of(server)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: is_draining(server))
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: any(pid != old and serves(server, pid) for pid in workers_of(server)))
+        for _ in range(4):
+            with connect(server) as connection:
+                connection.sendall(request("/embed", EMBED))
+                status, headers, _ = Replies(connection).next()
+                assert (status, headers.get("connection")) == (200, "close")
+        server.process.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def serves(server: Server, pid: int) -> bool:
+    """Return whether a process has its turn at new connections."""
+    with connect(server), connect(server):
+        return sockets_to(server, pid) > 0
+
+
+def test_connections_that_come_while_those_that_wait_are_taken_do_not_keep_a_server_from_its_end() -> (
+    None
+):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        clients = [socket.create_connection(address) for _ in range(5)]
+        backlog = Backlog(listening.fileno())
+        taken = []
+        for connection in backlog.take(3):
+            taken.append(connection)
+            clients.append(socket.create_connection(address))
+        assert len(taken) == 3
+        for each in (*taken, *clients):
+            each.close()
 
 
 @pytest.mark.parametrize(("encrypted", "clients"), [(False, 20), (True, 1)], ids=["plain", "tls"])

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from server.cli.commands import opening
 from server.cli.invocation import Invocation
 from server.clock import now
-from server.errors import BadSettings
+from server.errors import BadSettings, StoreError
 from server.messages.message import Message
 
 
@@ -63,6 +63,8 @@ def embed(given: Invocation) -> int:
 
     try:
         done = run(job, show)
+    except OSError as error:
+        raise StoreError("a file could not be read or written: {why}", why=error) from None
     finally:
         meter.finish()
     terminal.say(

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.cli.first_model import with_fetched_model, with_model
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 OPEN = (
     "listening on %s without keys: every client that reaches this address can read and delete"
     " everything; create keys with `python -m server key new` and give --keys, or listen on 127.0.0.1"
+)
+HIDDEN = (
+    "the data folder %s has collections, and this server answers none of them; leave out"
+    " --collections off to serve them"
 )
 QUOTAS = (
     "each of the %d processes counts for itself: a key can use up to that many times its quota;"
@@ -73,6 +78,8 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
         if config.keeps_collections:
             folder = DataFolder(config.data, holder=_url(config))
             stack.enter_context(contextlib.closing(folder))
+        elif _names_in(config.data):
+            log.warning(HIDDEN, config.data)
         app = (
             create_node_app(models, config, workers.pages)
             if folder is None
@@ -106,3 +113,13 @@ def _url(config: Config) -> str:
     host = "127.0.0.1" if config.host == "0.0.0.0" else config.host
     scheme = "http" if config.tls_cert is None else "https"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"
+
+
+def _names_in(data: Path) -> list[str]:
+    """Return the collections that a data folder has; none where it cannot be read."""
+    from server.store.folder_layout import FolderLayout
+
+    try:
+        return FolderLayout(data).names()
+    except OSError:
+        return []

@@ -85,6 +85,20 @@ def test_impossible_p99_is_answered_with_the_time_that_is_possible() -> None:
         plan(replace(LOAD, p99_s=0.001), SITE, FOUND)
 
 
+def test_time_of_a_database_counts_where_there_is_one() -> None:
+    slow = replace(SITE, database_s=3600.0)
+    with pytest.raises(Impossible, match=r"3,600,000\.0 ms in the database"):
+        plan(LOAD, replace(slow, store="qdrant"), FOUND)
+    with pytest.raises(Impossible, match="name it with --store"):
+        plan(LOAD, slow, FOUND)
+
+
+def test_documents_of_a_million_tokens_end_at_a_number_of_documents() -> None:
+    assert (
+        plan(replace(LOAD, documents=10, document_tokens=10**6), SITE, FOUND).most_documents < 10**5
+    )
+
+
 def test_machine_too_small_for_the_model_is_named() -> None:
     small = replace(SITE, store="qdrant", memory_bytes=1e8)
     with pytest.raises(Impossible, match=r"the model alone needs 0\.\d GB .* which has 0\.1 GB"):

@@ -10,6 +10,7 @@ from benchmarks.capacity.quantity import (
     quantity,
     shown_bytes,
     shown_count,
+    shown_rate,
     shown_time,
     whole,
 )
@@ -69,5 +70,7 @@ def test_bounds_and_fractions_of_things_are_refused() -> None:
 
 def test_quantities_are_shown_in_units_that_suit_them() -> None:
     assert shown_count(50e6) == "50 million" and shown_count(1200) == "1,200"
+    assert shown_count(1e12) == "1 trillion" and shown_bytes(6e6) == "6.0 MB"
+    assert shown_rate(1e7) == "10,000,000" and shown_rate(0.25) == "0.25"
     assert shown_time(0.1) == "100.0 ms" and shown_time(7200) == "2.0 hours"
     assert shown_bytes(3.07e11) == "307.0 GB" and shown_bytes(3.3e12) == "3.3 TB"
