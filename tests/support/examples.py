@@ -50,7 +50,7 @@ OF_EXPORT = re.compile(r"[0-9a-f]{12}\.\.\.|\b[0-9a-f]{32}\b")
 PRINTED_ON = "avx512_vnni"
 # Exports on CPUs of other makers may differ in the last bit of a calibrated scale, and what is rounded the other way
 # multiplies through the layers.
-ROUNDING = 0.003
+ROUNDING = 0.008
 # CPUs without exact int8 products move a number by a few thousandths, see docs/en/explanation/cpu.md.
 OTHER_CPU = 0.02
 

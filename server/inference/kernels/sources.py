@@ -17,7 +17,7 @@ NEEDS = {
 }
 # -O2: the loops are written with intrinsics, and -O3 gains nothing.
 FLAGS = (
-    *("-std=c11", "-O2", *NEEDS.values(), "-mprefer-vector-width=512"),
+    *("-std=gnu11", "-O2", *NEEDS.values(), "-mprefer-vector-width=512"),
     *("-fvisibility=hidden", "-shared", "-fPIC", "-pthread"),
 )
 

@@ -13,6 +13,7 @@
 #include "crew.h"
 #include "products.h"
 #include <string.h>
+#include <sys/mman.h>
 
 #define EXPORTED __attribute__((visibility("default")))
 enum { DONE, UNKNOWN_TOKEN, WRONG_LENGTH, NO_MEMORY, TOO_MANY };
@@ -185,7 +186,8 @@ static void run(const member *me, const void *what) {
   pool(b, last->first_only ? b->first : 0, of->vectors);
 }
 
-/* Memory of a thread, kept from batch to batch up to KEPT bytes, and freed when the thread ends. */
+/* Memory of a thread, kept from batch to batch up to KEPT bytes, and given back when the thread ends.
+ * subtle: from the kernel. What malloc gives, it may keep for itself when it is freed, for every thread. */
 #define KEPT ((size_t)64 << 20)
 #define PAGE ((size_t)4096)
 static __thread uint8_t *memory;
@@ -193,19 +195,36 @@ static __thread size_t memory_size;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t at_end;
 
-static void make_key(void) { pthread_key_create(&at_end, free); }
+/* The first bytes of a mapping say how large it is; what follows is aligned. */
+typedef struct {
+  size_t size;
+} __attribute__((aligned(64))) mapping;
+
+static void unmap(void *given) {
+  mapping *whole = (mapping *)given - 1;
+  munmap(whole, whole->size);
+}
+static void make_key(void) { pthread_key_create(&at_end, unmap); }
 
 /* Exchange this thread's memory for so many bytes; none for 0. */
 static void keep(size_t bytes) {
   pthread_once(&once, make_key);
-  free(memory);
-  memory = bytes ? aligned_alloc(64, bytes) : 0;
+  if (memory) unmap(memory);
+  memory = 0;
+  if (bytes) {
+    size_t size = (bytes + sizeof(mapping) + PAGE - 1) / PAGE * PAGE;
+    mapping *whole = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (whole != MAP_FAILED) {
+      whole->size = size;
+      memory = (uint8_t *)(whole + 1);
+    }
+  }
   memory_size = memory ? bytes : 0;
   pthread_setspecific(at_end, memory);
 }
 
 static uint8_t *memory_of(size_t bytes) {
-  if (bytes > memory_size) keep((bytes + PAGE - 1) / PAGE * PAGE);
+  if (bytes > memory_size) keep(bytes);
   return memory;
 }
 
