@@ -24,7 +24,7 @@ def is_draining(server: Server) -> bool:
         return client.get("/ready").status_code == 503
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_draining_server_answers_and_closes_each_connection(
     toy_artifact: Path, tmp_path: Path, workers: str
 ) -> None:

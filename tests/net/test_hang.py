@@ -104,6 +104,8 @@ def test_worker_with_a_lane_that_hangs_ends_and_comes_back(
 # --- loops ----------------------------------------------------------------------------------------
 
 
+# A third of a minute.
+@pytest.mark.slow
 def test_worker_whose_loop_hangs_is_replaced_and_keeps_no_reload_waiting(
     artifact: Path, tmp_path: Path, toy_model: Model
 ) -> None:
@@ -121,6 +123,8 @@ def test_worker_whose_loop_hangs_is_replaced_and_keeps_no_reload_waiting(
         check_each_process(server, toy_model)
 
 
+# A third of a minute.
+@pytest.mark.slow
 def test_worker_that_is_stopped_gets_no_more_connections_and_then_another_takes_its_place(
     toy_artifact: Path, tmp_path: Path, toy_model: Model
 ) -> None:

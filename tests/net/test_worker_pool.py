@@ -409,7 +409,9 @@ def long_requests(server: Server) -> Iterator[list[Replies]]:
         yield [Replies(connection) for connection in connections]
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "end", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_signal_to_all_processes_finishes_what_each_has_accepted(
     toy_artifact: Path, tmp_path: Path, end: signal.Signals
 ) -> None:
@@ -453,6 +455,7 @@ def test_limit_ends_long_requests_of_every_process_with_an_answer(
 # --- the start ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_port_in_use_is_named_and_no_worker_stays(toy_artifact: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
