@@ -168,7 +168,7 @@ test-page: dev artifact ## use the search page in Chromium (Debian: apt install 
 test-mcp: dev install-mcp ## ask the MCP server with the official client, over both transports
 	$(RUN) -m pytest -q tests/cli/test_mcp.py $(ARGS)
 
-# Most of the minutes are those of Milvus, whose form in one process reads every row for each question.
+# A minute and a half on two cores.
 test-databases: dev install-databases ## run the suite that every vector database passes, on real ones (with slow forms too: ARGS="-m 'slow or not slow'")
 	$(call pip,--no-deps --require-hashes -r locks/databases-dev.txt)
 	$(RUN) -m pytest -q -n $(JOBS) --dist loadfile $(wildcard tests/databases tests/collections/external tests/deploy/test_setups.py) $(ARGS)
