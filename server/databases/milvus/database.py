@@ -19,7 +19,7 @@ from server.databases.database import Abilities, Entry, FoundRow
 from server.databases.milvus import rows
 from server.databases.milvus.connection import Connection
 from server.databases.milvus.expression import CONDITIONS, all_of, among, expression
-from server.databases.milvus.rows import Stored, batches, piece_keys, portions
+from server.databases.milvus.rows import Stored, n_bytes, piece_keys
 from server.databases.milvus.schema import (
     PROPERTY,
     STRONG,
@@ -33,6 +33,7 @@ from server.databases.milvus.schema import (
 )
 from server.databases.milvus.searching import BY_VECTOR, BY_WORDS, Search, ran
 from server.databases.milvus.words import asked
+from server.databases.portions import batches, portions
 from server.errors import DatabaseAway, DatabaseRefused
 from server.store.filters.tree import Filter
 from server.store.records import Document, Info
@@ -296,7 +297,7 @@ class MilvusDatabase:
         return others
 
     def _upsert(self, name: str, stored: Sequence[Stored]) -> None:
-        for batch in batches(stored, MOST_ROWS, MOST_BYTES):
+        for batch in batches(stored, n_bytes, MOST_ROWS, MOST_BYTES):
             self._call("upsert", name, batch)
         self._fresh[name] = self._fresh.get(name, 0) + len(stored)
         if self._local and self._fresh[name] >= FRESH:

@@ -11,14 +11,14 @@ Nothing that a caller wrote is ever part of an expression of Milvus: hashes and 
 """
 
 import hashlib
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from server.databases.values import SIGN, ranked, values_of
 from server.store.filters.instants import instant
-from server.store.filters.sql import LONG_TEXT, SqlValue, attributes
-from server.store.filters.tree import ID, RESERVED, TITLE
+from server.store.filters.sql import LONG_TEXT, SqlValue
+from server.store.filters.tree import RESERVED
 from server.store.records import Document
 
 # Arrays of marks of a document.
@@ -31,7 +31,6 @@ Order = Literal["number", "text", "instant"]
 EDGE = "!"
 # A byte as two characters of different alphabets: they sort as bytes do, and no pattern matches between bytes.
 BYTES = tuple(high + low for high in "ghijklmnopqrstuv" for low in "0123456789abcdef")
-SIGN = 1 << 63
 # Integers of 64 bits are at most 512 away from the float that is nearest to them.
 MIDDLE = 1 << 12
 
@@ -90,10 +89,7 @@ def place(key: str, order: Order) -> str:
 
 def bound(value: int | float) -> str:
     """Return a text that sorts as the number does, among those of all other numbers."""
-    nearest = float(value) + 0.0  # which makes 0.0 of -0.0
-    (bits,) = struct.unpack(">Q", struct.pack(">d", nearest))
-    rank = bits + SIGN if bits < SIGN else 2 * SIGN - 1 - bits
-    rest = value - int(nearest) if isinstance(value, int) else 0
+    rank, rest = ranked(value)
     return f"{rank:016x}{rest + MIDDLE:04x}"
 
 
@@ -123,7 +119,7 @@ def marks(document: Document) -> Marks:
     """Return what filters read of a document."""
     found: dict[str, None] = {}
     ordered: dict[tuple[str, Order], set[str]] = {}
-    for key, value in _values(document):
+    for key, value in values_of(document.id, document.title, document.metadata):
         found[exists(key)] = None
         if value != value:
             continue  # Not a number, which is neither equal to anything nor compared.
@@ -152,14 +148,6 @@ def marks(document: Document) -> Marks:
     for mark in found:
         arrays[field(mark)].append(mark)
     return Marks(arrays, bounds)
-
-
-def _values(document: Document) -> Iterable[tuple[str, SqlValue]]:
-    yield ID, document.id
-    if document.title is not None:
-        yield TITLE, document.title
-    # A field of metadata cannot be asked for by the name of one beside it.
-    yield from (pair for pair in attributes(document.metadata) if pair[0] not in RESERVED)
 
 
 def _mark(kind: str, key: str, content: bytes = b"") -> str:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from server.errors import DatabaseRefused, shown
 from server.store.records import Chunk, Document, Span
 
 Stored = dict[str, Any]
-T = TypeVar("T")
 
 # Fields of a row that hold long texts: what a search returns; of a document's first row, the whole document where
 # its chunk is not that; and the terms with their counts.
@@ -112,27 +111,6 @@ def row(stored: Mapping[str, Any], others: Mapping[str, str]) -> Row:
     )
 
 
-def batches(rows: Sequence[Stored], most_rows: int, most_bytes: int) -> Iterator[list[Stored]]:
-    """Yield rows in portions that one request takes; a larger row is one by itself."""
-    batch: list[Stored] = []
-    total = 0
-    for each in rows:
-        bytes = _bytes(each)
-        if batch and (len(batch) == most_rows or total + bytes > most_bytes):
-            yield batch
-            batch, total = [], 0
-        batch.append(each)
-        total += bytes
-    if batch:
-        yield batch
-
-
-def portions(values: Sequence[T], most: int) -> Iterator[Sequence[T]]:
-    """Yield values in portions of at most so many."""
-    for begin in range(0, len(values), most):
-        yield values[begin : begin + most]
-
-
 def _value(row: Mapping[str, Any], field: str, others: Mapping[str, str]) -> Any:
     label, n_pieces = row["label"], row[f"{field}_pieces"]
     return json.loads(pieces.joined(row[field], label, field, n_pieces, others))
@@ -153,7 +131,7 @@ def _checked(document: Document, read: Marks) -> Marks:
     return read
 
 
-def _bytes(row: Stored) -> int:
+def n_bytes(row: Stored) -> int:
     """Return about how many bytes a row takes in a request."""
     total = 100
     for value in row.values():

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from server.databases.address import Address
 from server.databases.database import Abilities, Entry, FoundRow
+from server.databases.portions import portions
 from server.databases.postgres import reading, schema, searching, writing
 from server.databases.postgres.encryption import context
 from server.databases.postgres.extension import Extension, prepared
@@ -69,9 +70,7 @@ class PostgresDatabase:
             self._write(partial(writing.put, name=info.name, entries=batch))
 
     def delete(self, info: Info, ids: Collection[str]) -> None:
-        every = list(ids)
-        for at in range(0, len(every), writing.MOST_DOCUMENTS):
-            some = every[at : at + writing.MOST_DOCUMENTS]
+        for some in portions(list(ids), writing.MOST_DOCUMENTS):
             self._write(partial(writing.delete, name=info.name, ids=some))
 
     def digests(self, info: Info, ids: Sequence[str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from server.databases.postgres.schema import MARK, MAX_INDEXED, quoted
 from server.databases.postgres.session import Session, Value
 from server.store.filters.tree import Filter
 from server.store.records import Chunk, Info, Span
+from server.store.words.ranking import K1, B
 from server.types import Vectors
 
 # Chunks up to which all are compared.
@@ -27,8 +28,6 @@ EXACT = 20_000
 PROPOSED, LEAST_PROPOSED = 2, 100
 # What pgvector takes for the width of its search.
 WIDEST = 1_000
-# FTS5's.
-K1, B = 1.2, 0.75
 LEAST_IDF = 1e-6
 # Of reciprocal rank fusion, as in its paper and every engine; and how far down each ranking is read.
 RANKS, DEPTH = 60, 100

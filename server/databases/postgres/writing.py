@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from server.databases.database import Entry, Row
+from server.databases.portions import portions
 from server.databases.postgres import filters
 from server.databases.postgres.literals import Field, byteas, line, numbers, vector
 from server.databases.postgres.schema import MARK, quoted
@@ -89,8 +90,7 @@ def put(session: Session, name: str, entries: Sequence[Entry]) -> None:
         (line(row) for entry in new for row in filters.rows(entry.number, entry.document.metadata)),
     )
     rows = [(entry, row) for entry in new for row in entry.rows]
-    for at in range(0, len(rows), CHUNKS_AT_ONCE):
-        some = rows[at : at + CHUNKS_AT_ONCE]
+    for some in portions(rows, CHUNKS_AT_ONCE):
         session.copy(f"{schema}.chunks", CHUNKS, _chunks(some))
         session.copy(f"{schema}.terms", TERMS, _terms(row for _, row in some))
     _add(session, name, len(new), len(rows), sum(sum(row.words.values()) for _, row in rows))
@@ -122,8 +122,8 @@ def _remove(session: Session, name: str, documents: Sequence[int]) -> None:
     chunks = session.rows(
         f"SELECT label, terms FROM {schema}.chunks WHERE document = ANY ($1::bigint[])", gone
     )
-    for at in range(0, len(chunks), REMOVED_AT_ONCE):
-        labels = numbers(label for label, _ in chunks[at : at + REMOVED_AT_ONCE])
+    for some in portions(chunks, REMOVED_AT_ONCE):
+        labels = numbers(label for label, _ in some)
         for table in ("terms", "chunks"):
             session.rows(f"DELETE FROM {schema}.{table} WHERE label = ANY ($1::bigint[])", labels)
     session.rows(f"DELETE FROM {schema}.attributes WHERE document = ANY ($1::bigint[])", gone)

@@ -5,14 +5,15 @@ for. A put writes all rows of its documents and then removes the rows of older v
 numbers; so it can be repeated after any interruption. Between the two a search may see chunks of both versions.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Any
 
 from qdrant_client import models
 
 from server.databases.address import Address
 from server.databases.database import Abilities, Entry, FoundRow
+from server.databases.portions import batches, portions
 from server.databases.qdrant.conditions import CONDITIONS, among, condition, every, matched
 from server.databases.qdrant.connection import Connection, TooLarge
 from server.databases.qdrant.points import (
@@ -117,7 +118,9 @@ class QdrantDatabase:
         newest = {key: max(numbers, default=-1) for key, (numbers, _) in stored.items()}
         # What is repeated after a newer version was stored changes nothing.
         written = [each for each in entries if newest.get(_key(each), -1) <= each.number]
-        for points in _requests(written):
+        for points in batches(
+            chain.from_iterable(map(points_of, written)), n_bytes, MAX_POINTS, MAX_BYTES
+        ):
             self._connection.call("upsert", info.name, points, wait=True)
         older = [
             label
@@ -125,12 +128,12 @@ class QdrantDatabase:
             for label, number in stored.get(_key(each), ([], []))[1]
             if number != each.number
         ]
-        for part in _parts(older, MAX_IDS):
+        for part in portions(older, MAX_IDS):
             selector = models.PointIdsList(points=part)
             self._connection.call("delete", info.name, selector, wait=True)
 
     def delete(self, info: Info, ids: Collection[str]) -> None:
-        for part in _parts(list(ids), MAX_IDS):
+        for part in portions(list(ids), MAX_IDS):
             rows = every(among(DOCUMENT, [document_key(id) for id in part]))
             selector = models.FilterSelector(filter=rows)
             self._connection.call("delete", info.name, selector, wait=True)
@@ -145,7 +148,7 @@ class QdrantDatabase:
     def entries(self, info: Info, after: int, limit: int) -> list[Entry]:
         firsts = self._scroll(info, every(matched(FIRST, True)), [NUMBER], after, limit)
         found: list[Entry] = []
-        for part in _parts([point.id for point in firsts], self._page):
+        for part in portions([point.id for point in firsts], self._page):
             rows = self._scroll(info, every(among(NUMBER, part)), OF_ROWS, vectors=True)
             ordered = sorted(rows, key=lambda point: (point.payload[NUMBER], point.id))
             grouped = groupby(ordered, key=lambda point: point.payload[NUMBER])
@@ -221,7 +224,7 @@ class QdrantDatabase:
     ) -> dict[str, tuple[list[int], list[tuple[int, int]]]]:
         """Return for the keys of documents the numbers of complete versions, and label and number of all rows."""
         found: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
-        for part in _parts(list(ids), MAX_IDS):
+        for part in portions(list(ids), MAX_IDS):
             wanted = every(among(DOCUMENT, [document_key(id) for id in part]))
             for point in self._scroll(info, wanted, [DOCUMENT, NUMBER, FIRST]):
                 numbers, rows = found.setdefault(point.payload[DOCUMENT], ([], []))
@@ -234,7 +237,7 @@ class QdrantDatabase:
         self, info: Info, ids: Sequence[str], fields: Sequence[str]
     ) -> Iterator[Mapping[str, Any]]:
         """Yield the first rows of documents; of two versions of one, the newer one last."""
-        for part in _parts(list(ids), MAX_IDS):
+        for part in portions(list(ids), MAX_IDS):
             wanted = every(matched(FIRST, True), among(DOCUMENT, [document_key(id) for id in part]))
             for point in self._scroll(info, wanted, ["id", *fields]):
                 yield point.payload
@@ -280,27 +283,6 @@ def _key(entry: Entry) -> str:
 def _of_documents(filter: Filter | None) -> models.Filter:
     first = matched(FIRST, True)
     return every(first) if filter is None else every(first, condition(filter))
-
-
-def _requests(entries: Iterable[Entry]) -> Iterator[list[models.PointStruct]]:
-    """Yield points in requests that a server takes."""
-    request: list[models.PointStruct] = []
-    size = 0
-    for entry in entries:
-        for point in points_of(entry):
-            n = n_bytes(point)
-            if request and (len(request) == MAX_POINTS or size + n > MAX_BYTES):
-                yield request
-                request, size = [], 0
-            request.append(point)
-            size += n
-    if request:
-        yield request
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[Any]:
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
 
 
 def _number(options: Mapping[str, str], name: str) -> int | None:

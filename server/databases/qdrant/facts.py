@@ -12,14 +12,14 @@ The truth of the metadata is its JSON, which is stored beside them and never com
 """
 
 import hashlib
-import struct
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Literal
 
+from server.databases.values import ranked, values_of
 from server.store.filters.instants import instant
-from server.store.filters.sql import SqlValue, attributes
-from server.store.filters.tree import ID, MAX_PART, RESERVED, TITLE, Instant
+from server.store.filters.sql import SqlValue
+from server.store.filters.tree import MAX_PART, RESERVED, Instant
 
 Kind = Literal["number", "text", "date"]
 
@@ -31,7 +31,6 @@ STEP, BASE = 6, 257
 # n numbers has n (n + 1) / 2 parts.
 MAX_STEPS = 12
 MAX_ORDERED = MAX_STEPS * STEP - 1
-SIGN_BIT = 1 << 63
 WORD = 1 << 32
 
 
@@ -39,14 +38,10 @@ def facts_of(
     id: str, title: str | None, metadata: Mapping[str, object]
 ) -> tuple[list[str], list[dict[str, object]], list[dict[str, object]]]:
     """Return the facts, orders and texts of a document's fields, each once."""
-    values: list[tuple[str, SqlValue]] = [(ID, id)]
-    if title is not None:
-        values.append((TITLE, title))
-    values += [pair for pair in attributes(metadata) if pair[0] not in RESERVED]
     facts: dict[str, None] = {}
     order: list[dict[str, object]] = []
     texts: list[dict[str, object]] = []
-    for key, value in values:
+    for key, value in values_of(id, title, metadata):
         facts[there(key)] = None
         facts[has(key, value)] = None
         if isinstance(value, bytes):
@@ -101,13 +96,8 @@ def steps(value: str | int | float | Instant) -> list[int]:
         ends = range(0, min(len(coded) + 1, MAX_STEPS * STEP), STEP)
         return [_step(coded[at : at + STEP]) for at in ends]
     number = value.microseconds if isinstance(value, Instant) else value
-    # subtle: rounding to the nearest float never turns an order; what it leaves decides between equals.
-    near = float(number) + 0.0  # not -0.0
-    rest = number - int(near) if isinstance(number, int) else 0
-    (bits,) = struct.unpack(">Q", struct.pack(">d", near))
-    # The bits of a float are in order but for the sign; those of negative numbers run backwards.
-    bits = bits ^ (2 * SIGN_BIT - 1) if bits & SIGN_BIT else bits | SIGN_BIT
-    return [bits // WORD, bits % WORD, rest + WORD // 2]
+    rank, rest = ranked(number)
+    return [rank // WORD, rank % WORD, rest + WORD // 2]
 
 
 def _step(part: bytes) -> int:

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-# BM25 with the usual constants, which are SQLite's too. It divides by the mean length of texts, which no text knows
+from server.store.words.ranking import K1, B
+
+# BM25 divides by the mean length of texts, which no text knows
 # by itself. A fixed one changes how much a text's length counts, and not what is found. Mean terms of a text
 # (2026-11-30, 500 each): CMRC2018 432, DRCD 430, SciFact 335, laws 156; without the characters that begin Chinese
 # terms, which add about a half.
-K1, B = 1.2, 0.75
 USUAL_LENGTH = 340
 
 

@@ -6,6 +6,7 @@ pytest.importorskip("pymilvus")
 
 from server.databases.milvus import pieces, rows
 from server.databases.milvus.words import MOST_BYTES, MOST_TERMS, asked, code, written
+from server.databases.portions import batches
 from server.errors import DatabaseRefused
 from tests.support.databases import entry
 
@@ -55,7 +56,7 @@ def test_metadata_beyond_the_limits_is_refused_by_name() -> None:
 
 def test_requests_are_split_by_rows_and_by_bytes() -> None:
     stored = [{"text": "x" * 1_000} for _ in range(10)]
-    assert [len(batch) for batch in rows.batches(stored, 4, 1 << 20)] == [4, 4, 2]
-    assert [len(batch) for batch in rows.batches(stored, 100, 3_500)] == [3, 3, 3, 1]
-    assert [len(batch) for batch in rows.batches(stored, 100, 10)] == [1] * 10
-    assert list(rows.batches([], 4, 100)) == []
+    assert [len(batch) for batch in batches(stored, rows.n_bytes, 4, 1 << 20)] == [4, 4, 2]
+    assert [len(batch) for batch in batches(stored, rows.n_bytes, 100, 3_500)] == [3, 3, 3, 1]
+    assert [len(batch) for batch in batches(stored, rows.n_bytes, 100, 10)] == [1] * 10
+    assert list(batches([], rows.n_bytes, 4, 100)) == []
