@@ -13,6 +13,7 @@ from server.store.records import (
     MAX_PATHS,
     MAX_TITLE,
     Document,
+    Info,
     is_blank,
 )
 
@@ -66,6 +67,16 @@ def check_all_paths(paths: int) -> None:
             f"the paths of the metadata have more than {MAX_ALL_PATHS} characters together, each"
             " counted with every value under it; send fewer documents at once, or use shorter keys"
         )
+
+
+def check_texts(documents: Sequence[Document], info: Info, parts: Container[str]) -> None:
+    """Raise EmptyInput for a document without a text, unless its vectors are given and no model reads it.
+
+    parts: ids of documents whose vectors are given.
+    """
+    for index, document in enumerate(documents):
+        if not (document.text or (info.embedder and document.id in parts)):
+            raise EmptyInput(f"documents[{index}].text is empty", param="documents")
 
 
 def check_chunks(documents: Sequence[Document], chunks_of: Sequence[Sequence[object]]) -> None:

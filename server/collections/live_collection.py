@@ -17,6 +17,7 @@ from typing import TypeVar
 from server.clock import now
 from server.collections import read_cost
 from server.collections.description import Description
+from server.collections.document_limits import check_texts
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
@@ -24,7 +25,7 @@ from server.collections.reading.pages import page_from
 from server.collections.search_turns import in_turns
 from server.collections.served_model import VectorsReplaced, engine_of
 from server.collections.write_batch import WriteBatch
-from server.errors import CollectionNotFound, EmptyInput, ServerError
+from server.errors import CollectionNotFound, ServerError
 from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
@@ -125,9 +126,7 @@ class LiveCollection:
         parts: chunks with vectors that are stored as given, by id; `writing.given` checks them. Of one id
         that comes twice the last counts. Unchanged documents are skipped. Returns how many were stored.
         """
-        for index, document in enumerate(documents):
-            if not (document.text or (self.info.embedder and document.id in parts)):
-                raise EmptyInput(f"documents[{index}].text is empty", param="documents")
+        check_texts(documents, self.info, parts)
         return await self._add(documents, {}, parts, replace=replace)
 
     async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from server.clock import now
 from server.collections import read_cost
-from server.collections.document_limits import check_all_paths
+from server.collections.document_limits import check_all_paths, check_texts
 from server.collections.external import reading, searching
 from server.collections.external.abilities import check_words
 from server.collections.external.connection import Connection
@@ -37,7 +37,6 @@ from server.errors import (
     DatabaseAway,
     DatabaseBusy,
     DatabaseRefused,
-    EmptyInput,
     InvalidRequest,
     RequestTooLarge,
 )
@@ -137,9 +136,7 @@ class ExternalCollection:
         While the database is away none is known to be unchanged, so all are written. Raises DatabaseAway where
         the outbox is full, and where `replace` is False and the database cannot say what it has.
         """
-        for index, document in enumerate(documents):
-            if not (document.text or (self.info.embedder and document.id in parts)):
-                raise EmptyInput(f"documents[{index}].text is empty", param="documents")
+        check_texts(documents, self.info, parts)
         latest = list({document.id: document for document in documents}.values())
         batch = WriteBatch(self.info, latest, replace, parts=parts)
         engine = self.engine if batch.lacks_vectors() else None
