@@ -8,6 +8,7 @@ what is wrong.
 https://protobuf.dev/programming-guides/encoding, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -62,7 +63,10 @@ class Graph:
 def read_graph(path: Path) -> Graph:
     """Return the graph of a file; its tensors are views of the file's bytes. Raises NotReadable, OSError."""
     try:
-        return _Reader().model(memoryview(path.read_bytes()))
+        # Mapped: of a file that is not read here after all, nothing but the nodes is.
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _Reader().model(memoryview(content))
     except (ValueError, IndexError, OverflowError, struct.error) as error:
         raise NotReadable(f"{path.name}: {error}") from None
 
