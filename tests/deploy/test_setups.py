@@ -1,6 +1,5 @@
 """The set-ups of deploy/setups: their settings, units and proxies, before real servers, nodes and PostgreSQL."""
 
-import os
 import re
 import shutil
 import signal
@@ -170,11 +169,6 @@ def proxied(
             yield client
 
 
-def kill(server: Server) -> None:
-    os.killpg(server.process.pid, signal.SIGKILL)
-    server.process.wait()
-
-
 @contextmanager
 def running(artifact: Path, folder: Path, *flags: str, environ: Any = None) -> Iterator[Server]:
     folder.mkdir(exist_ok=True)
@@ -207,7 +201,7 @@ def test_nodes_compute_while_the_server_with_the_collections_is_away(
         assert found.json()["hits"][0]["id"] == "a"
         assert "/collections" in client.get("/openapi.json").text
         # The node's own answer would be 404 task_not_served.
-        kill(server)
+        server.kill()
         assert code(client.post("/search", json={"query": TEXTS[0]})) == (503, "not_ready")
         for _ in range(4):
             assert client.post("/embed", json=texts).status_code == 200
@@ -257,7 +251,7 @@ def test_a_second_server_takes_over_and_no_acknowledged_write_is_lost(
         postgres.stop(signal.SIGQUIT)
         assert store("b", TEXTS[1])["queued"] is True
         assert code(hit(TEXTS[1])) == (503, "database_away")
-        kill(first)
+        first.kill()
         postgres.start()
 
         # The second has what the database has. What waits on the first is not there yet, and not lost.

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -51,6 +52,18 @@ class Server:
         line = re.escape(f"inkwell_{name}{{{wanted}}}" if labels else f"inkwell_{name}")
         found = re.search(rf"^{line} (\S+)$", page, re.MULTILINE)
         return float(found[1]) if found else 0.0
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON of a reply, which must be none of an error; over a connection of its own."""
+        with self.client() as client:
+            response = client.request(method, path, json=body)
+        assert response.status_code < 300, response.text
+        return response.json()
+
+    def kill(self) -> None:
+        """End all of its processes at once, as kill -9 does, and wait for that."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def wait(self) -> int:
         """The exit status, once it has ended by itself."""

@@ -1,7 +1,5 @@
 """A server that is killed with writes in its outbox, and one whose database is away."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +7,12 @@ import httpx
 import pytest
 
 from tests.support.fakes import eventually
-from tests.support.processes import Server, serving
+from tests.support.processes import serving
 
 pytest.importorskip("qdrant_client", reason="the client of Qdrant is not installed")
 
 # Nothing listens there.
 AWAY = "main=qdrant+http://127.0.0.1:1?timeout_s=1"
-
-
-def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
-    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
-        response = client.request(method, path, json=body)
-    assert response.status_code < 300, response.text
-    return response.json()
-
-
-def kill(server: Server) -> None:
-    os.killpg(server.process.pid, signal.SIGKILL)
-    server.process.wait()
 
 
 def document(n: int, text: str = "墨池笔纸") -> dict[str, Any]:
@@ -36,19 +22,19 @@ def document(n: int, text: str = "墨池笔纸") -> dict[str, Any]:
 def test_no_acknowledged_write_is_lost(toy_artifact: Path, tmp_path: Path) -> None:
     there = f"main=qdrant:{tmp_path / 'qdrant'}"
     with serving(toy_artifact, tmp_path, "--vector-database", there) as server:
-        ask(server, "POST", "/collections", {"name": "far", "database": "main"})
+        server.ask("POST", "/collections", {"name": "far", "database": "main"})
         body = {"documents": [document(n) for n in range(20)]}
-        assert "queued" not in ask(server, "POST", "/collections/far/documents", body)
-        kill(server)
+        assert "queued" not in server.ask("POST", "/collections/far/documents", body)
+        server.kill()
 
     with serving(toy_artifact, tmp_path, "--vector-database", AWAY) as server:
         for n in range(10, 40):
             body = {"documents": [document(n, "山川湖海")]}
-            assert ask(server, "POST", "/collections/far/documents", body)["queued"] is True
-        removed = ask(server, "POST", "/collections/far/documents/delete", {"ids": ["0", "1"]})
+            assert server.ask("POST", "/collections/far/documents", body)["queued"] is True
+        removed = server.ask("POST", "/collections/far/documents/delete", {"ids": ["0", "1"]})
         assert removed == {"removed": 2, "queued": True}
         # Those that wait are known by their ids.
-        got = ask(server, "GET", "/collections/far/documents/25")
+        got = server.ask("GET", "/collections/far/documents/25")
         assert got["text"] == "山川湖海 25"
         with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
             changed = client.patch("/collections/far/documents/25", json={"metadata": {"m": 1}})
@@ -63,26 +49,26 @@ def test_no_acknowledged_write_is_lost(toy_artifact: Path, tmp_path: Path) -> No
                 assert response.json()["error"]["code"] == "database_away"
                 assert "'main'" in response.json()["error"]["message"]
                 assert int(response.headers["retry-after"]) >= 1
-        stats = ask(server, "GET", "/collections/far")
+        stats = server.ask("GET", "/collections/far")
         assert stats["documents"] is None and not stats["database"]["up"]
         assert stats["database"]["waiting"] == 33
         assert server.metric("outbox_writes", database="main") == 33
         assert server.metric("vector_database_up", database="main") == 0
-        kill(server)
+        server.kill()
 
     with serving(toy_artifact, tmp_path, "--vector-database", there) as server:
-        eventually(lambda: ask(server, "GET", "/collections/far")["database"]["waiting"] == 0)
-        listed = ask(server, "GET", "/collections/far/documents?limit=100")["documents"]
+        eventually(lambda: server.ask("GET", "/collections/far")["database"]["waiting"] == 0)
+        listed = server.ask("GET", "/collections/far/documents?limit=100")["documents"]
         texts = {each["id"]: each["text"].split()[0] for each in listed}
         assert texts == {str(n): "墨池笔纸" if n < 10 else "山川湖海" for n in range(2, 40)}
-        found = ask(server, "POST", "/collections/far/search", {"query": "山川湖海 30"})
+        found = server.ask("POST", "/collections/far/search", {"query": "山川湖海 30"})
         assert "warnings" not in found
 
 
 def test_full_outbox_refuses_more(toy_artifact: Path, tmp_path: Path) -> None:
     there = f"main=qdrant:{tmp_path / 'qdrant'}"
     with serving(toy_artifact, tmp_path, "--vector-database", there) as server:
-        ask(server, "POST", "/collections", {"name": "far", "database": "main"})
+        server.ask("POST", "/collections", {"name": "far", "database": "main"})
     flags = ("--vector-database", AWAY, "--outbox-mb", "1")
     with serving(toy_artifact, tmp_path, *flags) as server:
         stored = 0
@@ -102,6 +88,6 @@ def test_full_outbox_refuses_more(toy_artifact: Path, tmp_path: Path) -> None:
         error = response.json()["error"]
         assert error["code"] == "database_away"
         assert "at most 1048576 may wait (--outbox-mb)" in error["message"]
-        stats = ask(server, "GET", "/collections/far")["database"]
+        stats = server.ask("GET", "/collections/far")["database"]
         assert stats["waiting"] == stored
         assert stats["waiting_bytes"] <= 1 << 20

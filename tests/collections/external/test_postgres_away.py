@@ -1,6 +1,5 @@
 """A real server and a real PostgreSQL, either of which is killed while clients write: nothing acknowledged is lost."""
 
-import os
 import random
 import signal
 import threading
@@ -111,7 +110,7 @@ def test_nothing_acknowledged_is_lost_whoever_is_killed(toy_artifact: Path, tmp_
                     postgres.start()
                     threading.Event().wait(0.5)
                 # With what waits, and in the middle of requests.
-                os.killpg(server.process.pid, signal.SIGKILL)
+                server.kill()
                 stop.set()
                 for thread in threads:
                     thread.join()

@@ -1,7 +1,6 @@
 """Transfers between this server's disk and a real PostgreSQL, whose server, command or database is killed meanwhile."""
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -43,32 +42,20 @@ def beside(postgres: PostgresServer, artifact: Path, folder: Path, *flags: str) 
         yield server
 
 
-def ask(server: Server, method: str, path: str, body: Any = None) -> Any:
-    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
-        response = client.request(method, path, json=body)
-    assert response.status_code < 300, response.text
-    return response.json()
-
-
-def kill(server: Server) -> None:
-    os.killpg(server.process.pid, signal.SIGKILL)
-    server.process.wait()
-
-
 def document(n: int, text: str = "墨池笔纸") -> dict[str, Any]:
     return {"id": str(n), "text": f"{text} {n}。" * (1 + n % 4), "metadata": {"n": n}}
 
 
 def fill(server: Server, number: int = NUMBER) -> None:
     chunks = {"size": 8, "overlap": 0}
-    ask(server, "POST", "/collections", {"name": "near", "chunks": chunks})
+    server.ask("POST", "/collections", {"name": "near", "chunks": chunks})
     for begin in range(0, number, 500):
         some = [document(n) for n in range(begin, min(begin + 500, number))]
-        ask(server, "POST", "/collections/near/documents", {"documents": some})
+        server.ask("POST", "/collections/near/documents", {"documents": some})
 
 
 def state(server: Server, name: str = "near") -> Any:
-    return ask(server, "GET", f"/collections/{name}/transfer")
+    return server.ask("GET", f"/collections/{name}/transfer")
 
 
 def ended(server: Server, name: str = "near", seconds: float = 60) -> Any:
@@ -112,14 +99,14 @@ def test_killed_server_goes_on(toy_artifact: Path, tmp_path: Path) -> None:
         # Before the first page, after it, and later; the document may be on its way when it is deleted.
         for least, id in ((0, "5"), (1, "30"), (NUMBER // 2, str(NUMBER // 2 + 99))):
             with beside(postgres, toy_artifact, tmp_path) as server:
-                ask(server, "POST", "/collections/near/transfer", ORDER)
+                server.ask("POST", "/collections/near/transfer", ORDER)
                 while (now := state(server))["done"] < least:
                     assert now["state"] == "running", now
                 copied.append(now["done"])
-                ask(server, "POST", "/collections/near/documents/delete", {"ids": [id]})
-                kill(server)
+                server.ask("POST", "/collections/near/documents/delete", {"ids": [id]})
+                server.kill()
         with beside(postgres, toy_artifact, tmp_path) as server:
-            ask(server, "POST", "/collections/near/transfer", ORDER)
+            server.ask("POST", "/collections/near/transfer", ORDER)
             found = ended(server)
             assert found["state"] == "done", found
             assert found["done"] == found["total"] == NUMBER - 3
@@ -127,7 +114,7 @@ def test_killed_server_goes_on(toy_artifact: Path, tmp_path: Path) -> None:
             # It did not begin again.
             assert found["written"] <= NUMBER - max(copied)
             assert_same(server, "near", "there")
-            ask(server, "POST", "/collections/there/transfer", {"to": "back"})
+            server.ask("POST", "/collections/there/transfer", {"to": "back"})
             assert ended(server, "there")["state"] == "done"
             assert_same(server, "near", "back")
 
@@ -135,7 +122,7 @@ def test_killed_server_goes_on(toy_artifact: Path, tmp_path: Path) -> None:
 def test_database_that_is_away_is_waited_for(toy_artifact: Path, tmp_path: Path) -> None:
     with postgres_server(NEWEST) as postgres, beside(postgres, toy_artifact, tmp_path) as server:
         fill(server)
-        ask(server, "POST", "/collections/near/transfer", ORDER)
+        server.ask("POST", "/collections/near/transfer", ORDER)
         for _ in range(2):
             time.sleep(0.2)
             postgres.stop(signal.SIGQUIT)
@@ -143,7 +130,7 @@ def test_database_that_is_away_is_waited_for(toy_artifact: Path, tmp_path: Path)
             assert "'main' does not answer" in state(server)["why"]
             # The source is read and written as before.
             body = {"documents": [document(1, "山川湖海")]}
-            assert ask(server, "POST", "/collections/near/documents", body)["stored"] <= 1
+            assert server.ask("POST", "/collections/near/documents", body)["stored"] <= 1
             postgres.start()
             eventually(lambda: state(server)["state"] != "waiting")
         assert ended(server)["state"] == "done"
@@ -196,7 +183,7 @@ def test_command_waits_for_a_server_that_is_started_again(
                 asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
             )
             eventually(lambda: state_or_none(server) is not None)
-            kill(server)
+            server.kill()
         with beside(postgres, toy_artifact, tmp_path, "--port", port) as server:
             out, err = began.communicate(timeout=60)
             assert began.returncode == 0, err
