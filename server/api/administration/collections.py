@@ -216,18 +216,13 @@ async def _count(collection: Readable) -> int | None:
 
 async def create(call: CollectionCall) -> Reply:
     request = await decoded(call.body, CreateRequest)
-    made: Readable
-    if request.database is not None:
-        info = _info(call, request)
-        made = await call.collections.create_external(info, request.database)
-        return Reply(json_body(await stats_of(call.collections, made)), status=201)
-    if request.embedder is not None or request.dimension is not None:
-        made = await call.collections.create_from(_of_given(request))
-    else:
-        engine = call.models.choose(request.model).engine
-        rules = _rules(request.chunks, engine)
-        made = await call.collections.create(normal(request.name), rules, engine)
-    return Reply(json_body(await stats_of(call.collections, made)), status=201)
+    info, collections = _info(call, request), call.collections
+    made: Readable = (
+        await collections.create_from(info)
+        if request.database is None
+        else await collections.create_external(info, request.database)
+    )
+    return Reply(json_body(await stats_of(collections, made)), status=201)
 
 
 async def remove(call: CollectionCall) -> Reply:

@@ -114,10 +114,6 @@ class PermittedCollections:
         with self._naming_permitted(name):
             return await self._registry.writable(name)
 
-    async def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
-        self._use(name)
-        return await self._registry.create(name, chunks, engine)
-
     async def create_from(self, info: Info) -> LiveCollection:
         self._use(info.name)
         return await self._registry.create_from(info)
